@@ -5,6 +5,7 @@ Makes the corpus from the grammar, trains the tokenizer and a small Llama on it 
 """
 
 import argparse
+import json
 import os
 import random
 from collections.abc import Iterator
@@ -73,7 +74,8 @@ class Corpus(IterableDataset[torch.Tensor]):
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         rng = random.Random(self.seed)
         while True:
-            texts = ["<|begin|><|user|>{}<|end|><|assistant|>{}<|end|>".format(*sample_example(rng)) for _ in range(16 * self.batch)]
+            examples = [sample_example(rng) for _ in range(16 * self.batch)]
+            texts = [f"<|begin|><|user|>{asked}<|end|><|assistant|>{story}<|end|>" for asked, story in examples]
             rows = sorted(self.tokenizer(texts, add_special_tokens=False)["input_ids"], key=len)
             batches = [rows[i : i + self.batch] for i in range(0, len(rows), self.batch)]
             rng.shuffle(batches)
@@ -144,6 +146,8 @@ def main() -> None:
     trainer.fit(writer, DataLoader(Corpus(tokenizer, args.seed, args.batch), batch_size=None))
     writer.lm.float().save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
+    recipe = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    (args.out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
 
 
 if __name__ == "__main__":

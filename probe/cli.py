@@ -1,0 +1,168 @@
+"""The command line: where rooms are wired together. Lightning is imported only when a run starts."""
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probe.errors import ProbeError
+from probe.preflight import check
+
+if TYPE_CHECKING:
+    from lightning.pytorch.cli import LightningCLI
+
+VERBS = {
+    "fit": "find a direction, judge it on unseen texts, steer with it",
+    "validate": "judge a checkpoint on validation: --ckpt_path",
+    "test": "judge a checkpoint on test: --ckpt_path",
+    "predict": "write a checkpoint's scores of the test texts: --ckpt_path",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one verb and returns the exit code; every foreseen error is one line."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: python -m probe VERB --config FILE [options]\n")
+        print("\n".join(f"  {verb:10}{text}" for verb, text in VERBS.items()))
+        print(
+            "\nStart with: python -m probe fit --config configs/quickstart.yaml\nOptions of a verb: python -m probe VERB --help"
+        )
+        return 0
+    try:
+        if argv[0] not in VERBS:
+            raise ProbeError(_unknown_verb(argv[0]))
+        if not {"-h", "--help"} & set(argv):
+            check(argv)
+        return _run(argv)
+    except SystemExit as stop:  # the parser's own errors, already printed; Lightning's after SIGTERM
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Exception as error:
+        known = _probe_error(error)
+        if known is None or os.environ.get("PROBE_DEBUG"):
+            raise
+        print(f"error: {known}", file=sys.stderr)
+        return 2
+
+
+def _unknown_verb(word: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(word, VERBS, 1)
+    return f"expected a verb ({', '.join(VERBS)}), found {word!r}" + (f"; did you mean {close[0]!r}?" if close else ".")
+
+
+def _probe_error(error: BaseException | None) -> ProbeError | None:
+    """The ProbeError behind an exception: jsonargparse and Lightning wrap what a class raises."""
+    while error is not None and not isinstance(error, ProbeError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _run(argv: Sequence[str]) -> int:
+    _quiet()
+    cli = _make_cli(["--lm.strict=true" if word == "--strict" else word for word in argv])
+    return 128 + signal.SIGTERM if getattr(cli.trainer, "received_sigterm", False) else 0
+
+
+def _quiet() -> None:
+    """Silences tips and a deprecation inside Lightning; nothing that a user could act on."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*`lr_scheduler.step.*")
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+        logging.getLogger(name).addFilter(
+            lambda record: not any(s in record.getMessage() for s in ("💡", "TPU", "GPU"))
+        )
+
+
+def _make_cli(argv: Sequence[str]) -> "LightningCLI":
+    """Builds LightningCLI, which runs the verb."""
+    import jsonargparse
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+    from rich.console import Console
+
+    from probe.data import ContrastData
+    from probe.lm import LMSpec
+    from probe.reporting import RunReport, print_report, write_report
+    from probe.scorers import Scorer
+    from probe.steering import SteeringCallback
+
+    # A config may name classes, so it could name subprocess.Popen: only these packages are admitted.
+    jsonargparse.set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["probe", "lightning", "torch"])
+
+    class Parser(LightningArgumentParser):
+        def print_usage(self, file: Any = None) -> None:
+            print("python -m probe VERB --help shows every option.", file=file or sys.stderr)
+
+    class ProbeCLI(LightningCLI):
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            parser.add_class_arguments(LMSpec, "lm")
+            parser.link_arguments("lm", "model.init_args.lm", compute_fn=lambda lm: LMSpec(**vars(lm)))
+            parser.add_lightning_class_args(SteeringCallback, "steering")
+
+        def _parse_ckpt_path(self) -> None:
+            # Lightning would merge the checkpoint's hyper-parameters over YAML and command line; the config decides here,
+            # and Scorer.on_load_checkpoint refuses what does not fit.
+            config = self.config[self.config.subcommand]
+            path = config.get("ckpt_path")
+            if path == "last":
+                config["ckpt_path"] = str(_newest_checkpoint(Path("lightning_logs")))
+            elif path and not Path(path).is_file():
+                raise ProbeError(f"--ckpt_path {path}: no such file; `last` takes the newest under lightning_logs.")
+
+        def after_fit(self) -> None:
+            if self.trainer.interrupted or self.trainer.received_sigterm:
+                return
+            self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+            self.after_test()
+
+        def after_test(self) -> None:
+            steering = next((c for c in self.trainer.callbacks if isinstance(c, SteeringCallback)), None)
+            folder = Path(self.trainer.log_dir or ".")
+            if self.trainer.is_global_zero:
+                write_report(folder, self.model, steering)
+                print_report(Console(), folder, self.model, steering)
+
+    last = ModelCheckpoint(filename="last", enable_version_counter=False)
+    return ProbeCLI(
+        Scorer,
+        ContrastData,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        parser_class=Parser,
+        parser_kwargs={"prog": "python -m probe"},
+        trainer_defaults={
+            "accelerator": "cpu",
+            "devices": 1,
+            "max_epochs": 1,
+            "num_sanity_val_steps": 0,
+            "log_every_n_steps": 1,
+            "use_distributed_sampler": False,
+            "enable_model_summary": False,
+            "logger": {
+                "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+                "init_args": {"save_dir": "lightning_logs", "name": "probe", "default_hp_metric": False},
+            },
+            "callbacks": [last, RunReport()],
+        },
+        args=list(argv),
+    )
+
+
+def _newest_checkpoint(folder: Path) -> Path:
+    found = sorted(folder.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ProbeError(f"--ckpt_path last: expected a checkpoint under {folder}, found none; run `fit` first.")
+    return found[-1]

@@ -1,0 +1,90 @@
+"""The only forward hooks of the project: read the residual stream, add to it, take a direction out of it.
+
+Every function is a context manager over decoder blocks; on exit, an exception included, no hook is left.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _DeepestReached(Exception):  # noqa: N818  (control flow, caught by record())
+    pass
+
+
+@contextmanager
+def record(blocks: Mapping[int, nn.Module], read: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Calls `read(k, h)` with the output `[B, T, D]` of each block k; stops the forward pass after the deepest.
+
+    The statement in which the forward pass was stopped does not return, so keep only that call in the `with` body.
+    """
+    deepest = max(blocks)
+
+    def hook_of(k: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            read(k, _residual(output))
+            if k == deepest:
+                raise _DeepestReached
+
+        return hook
+
+    with ExitStack() as stack:
+        for k, block in blocks.items():
+            stack.callback(block.register_forward_hook(hook_of(k)).remove)
+        with suppress(_DeepestReached):
+            yield
+
+
+@contextmanager
+def add(deltas: Mapping[nn.Module, Tensor]) -> Iterator[None]:
+    """Steers: h <- h + delta at every token of each block; a delta is `[D]`, or `[B, D]` for one per row.
+
+    Source: Olson et al. 2024, arXiv 2412.06060, section 3.
+    """
+
+    def steer(h: Tensor, delta: Tensor) -> Tensor:
+        delta = delta.to(h)
+        return h + (delta[:, None, :] if delta.ndim == 2 else delta)
+
+    with _edit({block: partial(steer, delta=delta) for block, delta in deltas.items()}):
+        yield
+
+
+@contextmanager
+def ablate(directions: Mapping[nn.Module, Tensor]) -> Iterator[None]:
+    """Takes a unit direction a `[D]` out of each block's output: h <- h - a (a . h).
+
+    Source: Arditi et al. 2024, arXiv 2406.11717, equation 4.
+    """
+
+    def remove(h: Tensor, a: Tensor) -> Tensor:
+        a = a.to(h)
+        return h - (h @ a)[..., None] * a
+
+    with _edit({block: partial(remove, a=direction) for block, direction in directions.items()}):
+        yield
+
+
+@contextmanager
+def _edit(edits: Mapping[nn.Module, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+    def hook_of(edit: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+            edited = edit(_residual(output))
+            # Falcon, BLOOM, MPT and GPT-J return (h, ...), most others h: give back what the next block expects.
+            return edited if isinstance(output, Tensor) else (edited, *output[1:])
+
+        return hook
+
+    with ExitStack() as stack:
+        for block, edit in edits.items():
+            stack.callback(block.register_forward_hook(hook_of(edit)).remove)
+        yield
+
+
+def _residual(output: Any) -> Tensor:
+    h: Tensor = output if isinstance(output, torch.Tensor) else output[0]
+    return h

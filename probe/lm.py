@@ -1,0 +1,274 @@
+"""The frozen language model: load it, find its blocks, turn passages into token ids, generate, measure surprise."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from probe.errors import ProbeError
+from probe.rows import Passage
+
+
+@dataclass
+class LMSpec:
+    """Which language model to read, and how.
+
+    Args:
+        model: A Hugging Face id or a folder with config, safetensors weights and tokenizer.
+        dtype: Number type of the weights; `auto` takes what the checkpoint holds.
+        device: `auto` takes CUDA, then Apple's MPS, then the CPU.
+        max_tokens: Longer texts are cut here, counted and reported; None takes the model's own limit.
+        strict: Refuse over-long texts instead of cutting them.
+        system: System message put before every instruction, where the chat template has one.
+        trust_remote_code: Run code shipped with the model. Off unless you trust its authors.
+    """
+
+    model: str = "data/storyteller/lm0"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    device: str = "auto"
+    max_tokens: int | None = None
+    strict: bool = False
+    system: str | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Right-padded token ids and the span that is pooled."""
+
+    input_ids: Tensor
+    """`[B, T]`"""
+    attention_mask: Tensor
+    """`[B, T]` 1 on real tokens."""
+    pool_mask: Tensor
+    """`[B, T]` 1 on tokens of the selected span; the template and BOS are never in it."""
+    example: Tensor
+    """`[B]` row numbers of the caller."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One passage as token ids, with the tokens of its pooled span marked."""
+
+    ids: tuple[int, ...]
+    pooled: tuple[bool, ...]
+    truncated: bool = False
+
+
+@dataclass
+class FrozenLM:
+    """A causal language model that is read and steered but never trained; not part of any module tree."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    spec: LMSpec = field(default_factory=LMSpec)
+
+    def __post_init__(self) -> None:
+        self.model.train(False)
+        self.model.requires_grad_(False)
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+
+    @classmethod
+    def load(cls, spec: LMSpec) -> "FrozenLM":
+        """Loads config and tokenizer, refuses what cannot work, and only then reads the weights.
+
+        Raises:
+            ProbeError: for an unknown or unreachable model, an encoder-decoder, or a missing tokenizer.
+        """
+        trust = {"trust_remote_code": spec.trust_remote_code}
+        try:
+            config = AutoConfig.from_pretrained(spec.model, **trust)
+            if getattr(config, "is_encoder_decoder", False):
+                raise ProbeError(
+                    f"--lm.model {spec.model}: expected a decoder-only model, found the encoder-decoder "
+                    f"{config.model_type}; choose a causal LM."
+                )
+            tokenizer = AutoTokenizer.from_pretrained(spec.model, **trust)
+            model = AutoModelForCausalLM.from_pretrained(spec.model, dtype=spec.dtype, use_safetensors=True, **trust)
+        except ProbeError:
+            raise
+        except (OSError, ValueError, KeyError) as error:
+            reason = next(line for line in f"{error}\n{type(error).__name__}".splitlines() if line.strip())
+            raise ProbeError(
+                f"--lm.model {spec.model}: expected a model folder or a reachable Hugging Face id, but loading failed "
+                f"({reason.strip()[:160]}); the embedded model needs no network: --lm.model data/storyteller/lm0."
+            ) from error
+        nn.Module.to(model, _device(spec.device))
+        return cls(model, tokenizer, spec)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs go."""
+        return self.model.device
+
+    @cached_property
+    def decoder(self) -> nn.Module:
+        """The language model without its head."""
+        get_decoder = getattr(self.model, "get_decoder", None)
+        found = get_decoder() if get_decoder else None
+        return self.model.base_model if found is None or found is self.model else found
+
+    @cached_property
+    def blocks(self) -> nn.ModuleList:
+        """The decoder blocks: the shallowest module list as long as the config's number of layers."""
+        n_layers = self.model.config.get_text_config(decoder=True).num_hidden_layers
+        lists = [
+            (name.count("."), name, module)
+            for name, module in self.decoder.named_modules()
+            if isinstance(module, nn.ModuleList) and len(module) == n_layers
+        ]
+        if not lists:
+            raise ProbeError(
+                f"{self.spec.model}: expected one list of {n_layers} decoder blocks in {type(self.model).__name__}, "
+                "found none; this architecture is not supported."
+            )
+        return min(lists, key=lambda found: found[:2])[2]
+
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder blocks."""
+        return len(self.blocks)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width D of the residual stream."""
+        return int(self.model.config.get_text_config(decoder=True).hidden_size)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over every weight (name, type, bytes) and the config: another fine-tune is another model."""
+        digest = hashlib.sha256(self.model.config.to_json_string(use_diff=True).encode())
+        for name, tensor in self.model.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    @property
+    def template_hash(self) -> str:
+        """sha256 of the chat template; of the empty text where there is none."""
+        return hashlib.sha256(str(self.tokenizer.chat_template or "").encode()).hexdigest()
+
+    @cached_property
+    def max_tokens(self) -> int:
+        """Longest sequence that is read."""
+        config = self.model.config.get_text_config(decoder=True)
+        limits = [
+            self.spec.max_tokens,
+            getattr(config, "max_position_embeddings", None),
+            getattr(config, "n_positions", None),
+        ]
+        return min((limit for limit in limits if limit), default=4096)
+
+    def render(self, prompt: str) -> str:
+        """The text before the response: the chat template up to the reply, or the bare prompt of a base model."""
+        if not self.tokenizer.chat_template:
+            return f"{prompt}\n\n"
+        messages = [{"role": "user", "content": prompt}]
+        if self.spec.system:
+            messages.insert(0, {"role": "system", "content": self.spec.system})
+        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return str(rendered)
+
+    def _ids(self, text: str | list[str], **kwargs: Any) -> Any:
+        # A chat template writes its own BOS; adding special tokens again would double it.
+        return self.tokenizer(text, add_special_tokens=not self.tokenizer.chat_template, **kwargs)
+
+    def encode(self, passages: Sequence[Passage]) -> list[Encoded]:
+        """Tokenises passages and marks the pooled span; nothing after the span is kept, a causal LM never needs it.
+
+        Raises:
+            ProbeError: where a span holds no token, or with `strict` where one is too long.
+        """
+        return [self._encode(passage) for passage in passages]
+
+    def _encode(self, passage: Passage) -> Encoded:
+        prefix = self.render(passage.prompt)
+        text = prefix + (passage.response or "")
+        if passage.response is not None:
+            start, end = len(prefix), len(text)
+        else:
+            content = passage.prompt.strip()
+            start = prefix.rfind(content)
+            end = start + len(content)
+        encoding = self._ids(text, return_offsets_mapping=True)
+        offsets = encoding["offset_mapping"]
+        pooled = [start <= first < last <= end for first, last in offsets] if start >= 0 else []
+        # Byte-level tokenizers put a leading space into the token, so a span may start inside one: take it by its end.
+        pooled = pooled if any(pooled) else [first < end and last > start and last > first for first, last in offsets]
+        length = max((i + 1 for i, inside in enumerate(pooled) if inside), default=0)
+        cut = min(length, self.max_tokens)
+        if not any(pooled[:cut]):
+            raise ProbeError(
+                f"no token of the text {passage.pooled[:60]!r} is left to read within {self.max_tokens} tokens; "
+                "shorten its prompt, raise --lm.max_tokens or drop the row."
+            )
+        if cut < length and self.spec.strict:
+            raise ProbeError(
+                f"the text {passage.pooled[:60]!r} has {length} tokens, more than the {self.max_tokens} allowed, and "
+                "--strict refuses to cut it; shorten it or raise --lm.max_tokens."
+            )
+        return Encoded(tuple(encoding["input_ids"][:cut]), tuple(pooled[:cut]), cut < length)
+
+    def collate(self, encoded: Sequence[Encoded], example: Sequence[int]) -> TokenBatch:
+        """Pads on the right: a causal LM's real tokens never see what follows them."""
+        width = max(len(e.ids) for e in encoded)
+        pad = int(self.tokenizer.pad_token_id or 0)
+        ids = torch.tensor([[*e.ids, *[pad] * (width - len(e.ids))] for e in encoded])
+        pool = torch.tensor([[*e.pooled, *[False] * (width - len(e.ids))] for e in encoded])
+        lengths = torch.tensor([len(e.ids) for e in encoded])
+        mask = (torch.arange(width) < lengths[:, None]).long()
+        batch = (ids, mask, pool.long(), torch.tensor(list(example)))
+        return TokenBatch(*(t.to(self.device) for t in batch))
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[str], max_new_tokens: int, temperature: float, seed: int) -> list[str]:
+        """Answers prompts in one left-padded batch; temperature 0 is greedy. The global random state is untouched."""
+        rendered = [self.render(prompt) for prompt in prompts]
+        inputs = self._ids(
+            rendered, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False
+        )
+        sampling = (
+            {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
+        )
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            generate: Any = self.model.generate
+            out = generate(
+                **inputs.to(self.device),
+                max_new_tokens=max_new_tokens,
+                pad_token_id=self.tokenizer.pad_token_id,
+                **sampling,
+            )
+        new = out[:, inputs["input_ids"].shape[1] :]
+        return [str(text).strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    @torch.inference_mode()
+    def nll(self, passages: Sequence[Passage]) -> Tensor:
+        """Mean negative log-likelihood `[N]`, in nats per token, of each pooled span; nan for an empty response."""
+        values = torch.full((len(passages),), math.nan)
+        for row, passage in enumerate(passages):
+            if not passage.pooled.strip():
+                continue
+            batch = self.collate([self._encode(passage)], [row])
+            logits = self.model(input_ids=batch.input_ids, use_cache=False).logits[:, :-1].float()
+            losses = nn.functional.cross_entropy(
+                logits.flatten(0, 1), batch.input_ids[:, 1:].flatten(), reduction="none"
+            )
+            weights = batch.pool_mask[:, 1:].flatten()
+            values[row] = (losses * weights).sum() / weights.sum()
+        return values
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

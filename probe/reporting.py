@@ -1,0 +1,169 @@
+"""What a run leaves behind: figures in TensorBoard, metrics as JSON and CSV, the direction, and a verdict in words."""
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from probe.evaluation import EvaluationSet
+from probe.figures import layer_curves, score_histogram, steering_curves
+from probe.files import atomic_write
+from probe.scorers.base import CONTROLS, HasDirection, Scorer
+from probe.steering import SteeringCallback
+
+
+class RunReport(L.Callback):
+    """Logs figures after each evaluation, and writes and prints the report of a run."""
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Figures of this epoch's validation."""
+        if not trainer.sanity_checking:
+            self._figures(trainer, pl_module, "validation")
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Figures of the test."""
+        self._figures(trainer, pl_module, "test")
+
+    def _figures(self, trainer: L.Trainer, scorer: L.LightningModule, split: Literal["validation", "test"]) -> None:
+        assert isinstance(scorer, Scorer)
+        layers, step = scorer.extractor.layers, trainer.global_step
+        column = layers.index(scorer.chosen_layer) if scorer.chosen_layer in layers else 0
+        judge = EvaluationSet(scorer.data.rows[split])
+        scores = scorer.scored[split][judge.judged, column]
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                board, name = logger.experiment, "val" if split == "validation" else "test"
+                curves = layer_curves(scorer.results[split], layers, scorer.chosen_layer, scorer.bands[split])
+                board.add_figure(f"{name}/layers", curves, step)
+                board.add_figure(
+                    f"{name}/scores", score_histogram(scores, judge.truth, judge.middle, layers[column]), step
+                )
+                for half, chosen in (("lower", judge.truth < judge.middle), ("upper", judge.truth > judge.middle)):
+                    board.add_histogram(f"{name}/scores_{half}_half", scores[chosen], step)
+                for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                    if isinstance(callback, SteeringCallback) and callback.samples and split == "validation":
+                        board.add_figure(
+                            "steer/curves", steering_curves(callback.curves(), callback.strength_unit), step
+                        )
+
+
+def write_report(folder: Path, scorer: Scorer, steering: SteeringCallback | None) -> dict[str, Any]:
+    """Writes `metrics.json`, `metrics.csv` and, where the scorer has one, `direction/`; returns the metrics."""
+    report: dict[str, Any] = {
+        "provenance": scorer.provenance(),
+        "chosen_layer": scorer.chosen_layer,
+        "reads": asdict(scorer.extractor.reads),
+        "margins_on_test": {name: asdict(e) for name, e in scorer.margins.items()},
+        "random_directions": {
+            split: dict(zip(("p5", "p50", "p95"), np.nanpercentile(band, [5, 50, 95]).tolist(), strict=True))
+            for split, band in scorer.bands.items()
+        },
+        "results": {split: result.as_records() for split, result in scorer.results.items()},
+    }
+    if steering and steering.samples:
+        report["steering"] = {"cosine_with_other_groups": steering.cosine, "curves": steering.curves()}
+    records = [{"split": split, **r} for split, rows in report["results"].items() for r in rows]
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(records[0]))
+    writer.writeheader()
+    writer.writerows(records)
+    # JSON has no nan: what could not be computed is null.
+    text = json.dumps(_without_nan(report), indent=2, allow_nan=False) + "\n"
+    atomic_write(folder / "metrics.json", lambda path: path.write_text(text))
+    atomic_write(folder / "metrics.csv", lambda path: path.write_text(table.getvalue()))
+    if isinstance(scorer, HasDirection):
+        scorer.direction().save(folder / "direction")
+    return report
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def print_report(console: Console, folder: Path, scorer: Scorer, steering: SteeringCallback | None) -> None:
+    """Prints the table, the verdict, two dull prompts with and without steering, and what to do next."""
+    result = scorer.results["test"]
+    judged = (
+        f"{result.n_stories} rated stories" if result.n_stories else f"{2 * result.n_pairs} texts of held-out pairs"
+    )
+    table = Table(
+        title=f"{type(scorer).__name__} read from {scorer.span}s, on test: {judged}, 95 % group-bootstrap intervals"
+    )
+    table.add_column("layer")
+    for metric in result.estimates:
+        table.add_column(metric.replace("_", " "))
+    for name in result.estimates["spearman"]:
+        layer = name.removeprefix("layer_").replace("_", " ")
+        chosen = layer == str(scorer.chosen_layer)
+        cells = [str(columns[name]) for columns in result.estimates.values()]
+        table.add_row(f"{layer} (chosen)" if chosen else layer, *cells, style="bold" if chosen else None)
+    console.print(table)
+    console.print(verdict(scorer), highlight=False)
+    if steering and steering.samples:
+        _print_stories(console, steering)
+    reads = scorer.extractor.reads
+    console.print(f"\nThe LM read {reads.texts} texts ({reads.tokens} tokens) for this; the rest was remembered.")
+    console.print(f"Everything is in {folder}: metrics.json, metrics.csv, direction/, steering.jsonl, config.yaml.")
+    console.print(f"Next: tensorboard --logdir {folder.parent}", highlight=False)
+
+
+def verdict(scorer: Scorer) -> str:
+    """Says in words which layer was chosen, what it beats on test, by how much, and what that does not show."""
+    name = f"layer_{scorer.chosen_layer}"
+    estimates = {metric: columns[name] for metric, columns in scorer.results["test"].estimates.items()}
+    rho = estimates["spearman"]
+    p95 = float(np.nanpercentile(scorer.bands["test"], 95))
+    lines = [
+        f"Verdict: layer {scorer.chosen_layer}, chosen on validation, ranks the test texts with Spearman {rho} "
+        f"({rho.n_groups} groups); 95 % of random directions given the same choices stay below {p95:.2f}, "
+        f"so it {'beats' if rho.lower > p95 else 'does NOT clearly beat'} them."
+    ]
+    for control in CONTROLS:
+        margin = scorer.margins[control]
+        word = "beats" if margin.lower > 0 else "loses to" if margin.upper < 0 else "is not told apart from"
+        lines.append(f"It {word} {control.replace('_', ' ')} by {margin}.")
+    low, high = estimates["spearman_low"], estimates["spearman_high"]
+    if np.isfinite(low.value):
+        lines.append(f"Within the lower and the upper half of the truth: {low} and {high}.")
+    length = estimates["length"]
+    lines.append(
+        f"Its score follows length with {length}"
+        + (": a length artefact is likely." if abs(length.value) > 0.3 else ".")
+    )
+    lines.append(
+        "It does not show that the direction causes anything, nor that it is creativity a person would recognise: "
+        "for that look at the steered texts and their witness, and at ratings by people."
+    )
+    return "\n".join(lines)
+
+
+def _print_stories(console: Console, steering: SteeringCallback) -> None:
+    samples = {(s.prompt, s.strength): s for s in steering.samples}
+    strengths = (0.0, steering.strengths[-1])
+    console.print(
+        f"\nSteering at layer {steering.samples[0].layer} (clean re-score with a direction from other groups, cosine "
+        f"{steering.cosine:.2f} with the one that steers; near 1 they are one vector and prove nothing alone):"
+    )
+    for prompt in list(dict.fromkeys(s.prompt for s in steering.samples))[:2]:
+        console.print(f"\n[bold]{escape(prompt)}[/bold]", highlight=False)
+        for strength in strengths:
+            sample = samples[prompt, strength]
+            witness = "" if sample.inventive_share is None else f", inventive {sample.inventive_share:.2f}"
+            label = "plain" if strength == 0 else f"steered {strength:g} {steering.strength_unit}"
+            console.print(
+                f"  {label} (score {sample.score:.3f}, extra NLL {sample.extra_nll:+.2f}{witness}):", highlight=False
+            )
+            console.print(f"    {escape(sample.text)}", highlight=False)

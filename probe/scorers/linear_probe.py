@@ -1,0 +1,105 @@
+"""A learned linear probe: logistic regression on standardised activations, all layers at once in the training loop."""
+
+import torch
+from torch import Tensor
+
+from probe.activations import Activations, Pooling
+from probe.errors import ProbeError
+from probe.lm import LMSpec
+from probe.rows import Span
+from probe.scorers.directional import DirectionalScorer
+
+
+class LinearProbe(DirectionalScorer):
+    """L2-regularised logistic regression per layer, fitted by L-BFGS on the full batch; the score is the logit.
+
+    The loss is scikit-learn's, divided by N: mean log loss + |w|^2 / (2 C N), on standardised features.
+
+    Args:
+        lm: The language model to read; given once, in the `lm` section of a config.
+        span: Where pairs are read: over the instruction (prompt) or the text that answers it (response).
+        pooling: How a text's states become one vector to learn from.
+        layers: Blocks to read, 0-based; all by default.
+        cache_dir: Where activations are remembered between runs; null remembers nothing.
+        C: Inverse strength of the regularisation, as in scikit-learn.
+        iterations: L-BFGS iterations in each epoch.
+    """
+
+    bias: torch.nn.Parameter
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        lm: LMSpec,
+        span: Span = "response",
+        pooling: Pooling = "mean",
+        layers: list[int] | None = None,
+        cache_dir: str | None = ".cache/activations",
+        C: float = 1.0,  # noqa: N803  (scikit-learn's name)
+        iterations: int = 20,
+    ) -> None:
+        super().__init__(lm, span, pooling, layers, cache_dir)
+        self.C, self.iterations = C, iterations
+
+    def build(self, n_layers: int, width: int) -> None:
+        """Adds the bias and the standardisation."""
+        super().build(n_layers, width)
+        self.bias = torch.nn.Parameter(torch.zeros(n_layers))
+        self.register_buffer("centre", torch.zeros(n_layers, width))
+        self.register_buffer("scale", torch.ones(n_layers, width))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """L-BFGS on all layers together: their losses are independent, so their sum has the same minimum."""
+        if self.trainer.world_size > 1 or self.trainer.num_training_batches > 1:
+            raise ProbeError(
+                "LinearProbe is fitted by L-BFGS on the full batch in one process (it reads remembered activations and "
+                f"takes seconds), found {self.trainer.world_size} processes and {self.trainer.num_training_batches} "
+                "batches; set data.init_args.batch_size to 0 and trainer.devices to 1."
+            )
+        return torch.optim.LBFGS(
+            [self.weight, self.bias],
+            max_iter=self.iterations,
+            history_size=20,
+            tolerance_grad=1e-9,
+            tolerance_change=0.0,
+            line_search_fn="strong_wolfe",
+        )
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> None:
+        """One L-BFGS run of `iterations` steps on the full batch."""
+        activations, label = self.stream(batch)
+        x = activations.pooled(self.pooling)
+        self.centre.copy_(x.mean(0))
+        self.scale.copy_(x.std(0, correction=0).clamp_min(1e-12))
+        z, target = (x.to(self.device) - self.centre) / self.scale, label.to(self.device, torch.float32)[:, None]
+        optimizer = self.optimizers()
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()  # type: ignore[union-attr]
+            loss = self.losses(z, target).sum()
+            self.manual_backward(loss)
+            return loss
+
+        optimizer.step(closure)  # type: ignore[union-attr]
+        with torch.no_grad():
+            losses = self.losses(z, target)
+        self.log_dict({f"train/loss/layer_{k}": losses[i] for i, k in enumerate(self.extractor.layers)})
+        self.log("train/loss", losses.mean(), prog_bar=True)
+
+    def losses(self, z: Tensor, target: Tensor) -> Tensor:
+        """scikit-learn's objective per layer `[L]`, over C N, for standardised features `[N, L, D]`."""
+        logits = torch.einsum("nld,ld->nl", z, self.weight) + self.bias
+        log_loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits, target.expand_as(logits), reduction="none"
+        ).mean(0)
+        return log_loss + self.weight.square().sum(-1) / (2 * self.C * len(z))
+
+    def unit_vectors(self) -> Tensor:
+        """The coefficients taken back to the residual stream's own coordinates, w / scale, normalised."""
+        return torch.nn.functional.normalize(self.weight / self.scale, dim=-1)
+
+    def score_activations(self, activations: Activations) -> Tensor:
+        """The logit of each layer's probe."""
+        z = (activations.pooled(self.pooling) - self.centre.cpu()) / self.scale.cpu()
+        return torch.einsum("nld,ld->nl", z, self.weight.detach().cpu()) + self.bias.detach().cpu()
