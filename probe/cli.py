@@ -73,7 +73,10 @@ def _run(argv: Sequence[str]) -> int:
 def _quiet() -> None:
     """Silences tips and a deprecation inside Lightning; nothing that a user could act on."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*args parameter is intended.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*`lr_scheduler.step.*")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
@@ -105,7 +108,7 @@ def _make_cli(argv: Sequence[str]) -> "LightningCLI":
     class ProbeCLI(LightningCLI):
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
             parser.add_class_arguments(LMSpec, "lm")
-            parser.link_arguments("lm", "model.init_args.lm", compute_fn=lambda lm: LMSpec(**vars(lm)))
+            parser.link_arguments("lm", "model.init_args.lm")
             parser.add_lightning_class_args(SteeringCallback, "steering")
 
         def _parse_ckpt_path(self) -> None:
@@ -125,7 +128,8 @@ def _make_cli(argv: Sequence[str]) -> "LightningCLI":
             self.after_test()
 
         def after_test(self) -> None:
-            steering = next((c for c in self.trainer.callbacks if isinstance(c, SteeringCallback)), None)
+            callbacks: list[Any] = vars(self.trainer)["callbacks"]
+            steering = next((c for c in callbacks if isinstance(c, SteeringCallback)), None)
             folder = Path(self.trainer.log_dir or ".")
             if self.trainer.is_global_zero:
                 write_report(folder, self.model, steering)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import lightning as L
 import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -17,6 +18,7 @@ from rich.table import Table
 from probe.evaluation import EvaluationSet
 from probe.figures import layer_curves, score_histogram, steering_curves
 from probe.files import atomic_write
+from probe.metrics import Estimate
 from probe.scorers.base import CONTROLS, HasDirection, Scorer
 from probe.steering import SteeringCallback
 
@@ -100,7 +102,8 @@ def print_report(console: Console, folder: Path, scorer: Scorer, steering: Steer
         f"{result.n_stories} rated stories" if result.n_stories else f"{2 * result.n_pairs} texts of held-out pairs"
     )
     table = Table(
-        title=f"{type(scorer).__name__} read from {scorer.span}s, on test: {judged}, 95 % group-bootstrap intervals"
+        box=SIMPLE_HEAD,
+        title=f"{type(scorer).__name__} read from {scorer.span}s, on test: {judged}, 95 % group-bootstrap intervals",
     )
     table.add_column("layer")
     for metric in result.estimates:
@@ -108,7 +111,7 @@ def print_report(console: Console, folder: Path, scorer: Scorer, steering: Steer
     for name in result.estimates["spearman"]:
         layer = name.removeprefix("layer_").replace("_", " ")
         chosen = layer == str(scorer.chosen_layer)
-        cells = [str(columns[name]) for columns in result.estimates.values()]
+        cells = [_cell(columns[name]) for columns in result.estimates.values()]
         table.add_row(f"{layer} (chosen)" if chosen else layer, *cells, style="bold" if chosen else None)
     console.print(table)
     console.print(verdict(scorer), highlight=False)
@@ -118,6 +121,13 @@ def print_report(console: Console, folder: Path, scorer: Scorer, steering: Steer
     console.print(f"\nThe LM read {reads.texts} texts ({reads.tokens} tokens) for this; the rest was remembered.")
     console.print(f"Everything is in {folder}: metrics.json, metrics.csv, direction/, steering.jsonl, config.yaml.")
     console.print(f"Next: tensorboard --logdir {folder.parent}", highlight=False)
+
+
+def _cell(estimate: Estimate) -> str:
+    interval = (
+        "" if np.isnan(estimate.lower) else f"\n[dim]{escape(f'[{estimate.lower:.2f}, {estimate.upper:.2f}]')}[/dim]"
+    )
+    return "-" if np.isnan(estimate.value) else f"{estimate.value:.2f}{interval}"
 
 
 def verdict(scorer: Scorer) -> str:
@@ -134,7 +144,7 @@ def verdict(scorer: Scorer) -> str:
     for control in CONTROLS:
         margin = scorer.margins[control]
         word = "beats" if margin.lower > 0 else "loses to" if margin.upper < 0 else "is not told apart from"
-        lines.append(f"It {word} {control.replace('_', ' ')} by {margin}.")
+        lines.append(f"It {word} {control.replace('_', ' ')}: Spearman higher by {margin}.")
     low, high = estimates["spearman_low"], estimates["spearman_high"]
     if np.isfinite(low.value):
         lines.append(f"Within the lower and the upper half of the truth: {low} and {high}.")

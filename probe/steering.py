@@ -61,11 +61,11 @@ class SteeringCallback(L.Callback):
     Args:
         strengths: How much of the direction to add; 0, the unsteered model, is always shown beside them.
         strength_unit: `gap` (distances of the class means), `norm` (shares of the residual norm) or `absolute`.
-        n_prompts: Uncreative held-out prompts to steer.
+        n_prompts: Uncreative held-out prompts to steer; 0 does not steer.
         max_new_tokens: Length limit of a story.
         temperature: Sampling temperature; 0 is greedy.
         witness: `storyteller` lets the embedded model's grammar read the texts; `none` for any other model.
-        every_n_epochs: How often to steer.
+        every_n_epochs: How often to steer; the last epoch always is.
         seed: Seed of the sampling; the training's random state is untouched.
     """
 
@@ -92,7 +92,9 @@ class SteeringCallback(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Runs after the scorer has chosen its layer."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.current_epoch % self.every_n_epochs:
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        due = last or (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if trainer.state.fn != "fit" or trainer.sanity_checking or not (self.n_prompts and due):
             return
         if trainer.is_global_zero and isinstance(pl_module, Scorer) and isinstance(pl_module, HasDirection):
             self.samples = self._steer(pl_module, pl_module.direction().at(pl_module.chosen_layer))
@@ -149,13 +151,12 @@ class SteeringCallback(L.Callback):
 
     def curves(self) -> dict[str, dict[float, float]]:
         """Measure -> strength -> mean over the prompts, nan left out."""
-        names = ["score", "extra_nll"] + (
-            ["inventive_share", "well_formed_share", "named_share"] if self.witness != "none" else []
-        )
+        names = ["score", "extra_nll"]
+        names += ["inventive_share", "well_formed_share", "named_share"] if self.witness != "none" else []
         values = {
             (n, s): [getattr(x, n) for x in self.samples if x.strength == s] for n in names for s in self.strengths
         }
-        return {n: {s: float(np.nanmean(values[n, s])) for s in self.strengths if values[n, s]} for n in names}
+        return {n: {s: _mean(values[n, s]) for s in self.strengths} for n in names}
 
     def _log(self, trainer: L.Trainer) -> None:
         for measure, curve in self.curves().items():
@@ -193,6 +194,11 @@ def sample_table(samples: Sequence[SteeredText]) -> str:
         ]
         lines.append("| " + " | ".join([*cells, _escape(sample.text)]) + " |")
     return "\n".join(lines)
+
+
+def _mean(values: Sequence[float]) -> float:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else float("nan")
 
 
 def _escape(text: str) -> str:

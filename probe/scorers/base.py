@@ -72,7 +72,7 @@ class Scorer(L.LightningModule, ABC):
         self.margins: dict[str, Estimate] = {}
         self.chosen_layer = -1
         self._collected = RowScores()
-        self._band_choice: Floats | None = None
+        self._controls: dict[Split, dict[str, Floats]] = {}
 
     @property
     def data(self) -> ContrastData:
@@ -160,7 +160,8 @@ class Scorer(L.LightningModule, ABC):
         columns = {f"layer_{k}": scores[:, i] for i, k in enumerate(self.extractor.layers)} | self.controls(split)
         judge = EvaluationSet(self.data.rows[split])
         result = judge.evaluate(columns, to_numpy(self.features[split].n_tokens))
-        self.bands[split] = self._random_band(split, judge)
+        if split not in self.bands:
+            self.bands[split] = self._random_band(split, judge)
         if split == "test" and self.chosen_layer >= 0:
             ours = columns[f"layer_{self.chosen_layer}"]
             self.margins = {name: judge.difference(ours, columns[name]) for name in CONTROLS}
@@ -171,7 +172,12 @@ class Scorer(L.LightningModule, ABC):
         return result
 
     def controls(self, split: Split) -> dict[str, Floats]:
-        """Scores `[N]` of the cheap rivals on a split."""
+        """Scores `[N]` of the cheap rivals on a split; they do not change with the epoch."""
+        if split not in self._controls:
+            self._controls[split] = self._score_controls(split)
+        return self._controls[split]
+
+    def _score_controls(self, split: Split) -> dict[str, Floats]:
         texts = {s: [row.passage(self.span).pooled for row in self.data.rows[s]] for s in ("train", split)}
         labels = [int(row.truth) for row in self.data.rows["train"]]
         return {

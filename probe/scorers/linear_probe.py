@@ -51,11 +51,12 @@ class LinearProbe(DirectionalScorer):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """L-BFGS on all layers together: their losses are independent, so their sum has the same minimum."""
-        if self.trainer.world_size > 1 or self.trainer.num_training_batches > 1:
+        batches = len(self.data.train_dataloader())
+        if self.trainer.world_size > 1 or batches > 1:
             raise ProbeError(
                 "LinearProbe is fitted by L-BFGS on the full batch in one process (it reads remembered activations and "
-                f"takes seconds), found {self.trainer.world_size} processes and {self.trainer.num_training_batches} "
-                "batches; set data.init_args.batch_size to 0 and trainer.devices to 1."
+                f"takes seconds), found {self.trainer.world_size} processes and {batches} batches; "
+                " set data.init_args.batch_size to 0 and trainer.devices to 1."
             )
         return torch.optim.LBFGS(
             [self.weight, self.bias],
