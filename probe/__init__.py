@@ -3,3 +3,35 @@
 Shapes in every docstring: B batch, N examples, T tokens, L recorded layers, D hidden size, C score columns, K strengths,
 R random directions. Layer k is the output of decoder block k, 0-based, everywhere: in code, YAML, files and plots.
 """
+
+import importlib
+from typing import Any
+
+# Name -> room. Imported on first use, so that `python -m probe --help` does not wait for torch.
+_ROOM_OF = {
+    "ActivationExtractor": "activations",
+    "ActivationStore": "activations",
+    "ContrastData": "data",
+    "Direction": "directions",
+    "FrozenLM": "lm",
+    "LMSpec": "lm",
+    "LinearProbe": "scorers",
+    "MeanDifference": "scorers",
+    "Passage": "rows",
+    "ProbeError": "errors",
+    "RatedText": "rows",
+    "Scorer": "scorers",
+    "SteeringCallback": "steering",
+    "TextPair": "rows",
+    "ablate": "hooks",
+    "add": "hooks",
+    "mean_difference": "directions",
+    "record": "hooks",
+}
+__all__ = sorted(_ROOM_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'probe' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"probe.{_ROOM_OF[name]}"), name)

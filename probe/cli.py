@@ -94,7 +94,7 @@ def _make_cli(argv: Sequence[str]) -> "LightningCLI":
 
     from probe.data import ContrastData
     from probe.lm import LMSpec
-    from probe.reporting import RunReport, print_report, write_report
+    from probe.reporting import RunReport, ScoreWriter, print_report, write_report
     from probe.scorers import Scorer
     from probe.steering import SteeringCallback
 
@@ -116,6 +116,10 @@ def _make_cli(argv: Sequence[str]) -> "LightningCLI":
             # and Scorer.on_load_checkpoint refuses what does not fit.
             config = self.config[self.config.subcommand]
             path = config.get("ckpt_path")
+            if path is None and self.config.subcommand != "fit":
+                raise ProbeError(
+                    f"{self.config.subcommand} needs --ckpt_path FILE, found none; `last` takes the newest."
+                )
             if path == "last":
                 config["ckpt_path"] = str(_newest_checkpoint(Path("lightning_logs")))
             elif path and not Path(path).is_file():
@@ -159,7 +163,7 @@ def _make_cli(argv: Sequence[str]) -> "LightningCLI":
                 "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
                 "init_args": {"save_dir": "lightning_logs", "name": "probe", "default_hp_metric": False},
             },
-            "callbacks": [last, RunReport()],
+            "callbacks": [last, RunReport(), ScoreWriter("epoch")],
         },
         args=list(argv),
     )

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from probe.data import Row
 from probe.metrics import Estimate, Floats, auroc, group_bootstrap, pair_accuracy, spearman
@@ -52,17 +51,16 @@ class EvaluationSet:
         scores = np.stack([columns[name] for name in names], axis=1)
         judged, tokens = scores[self.judged], lengths[self.judged]
 
-        def on_stories(rows: NDArray[np.intp]) -> Floats:
-            x, y = judged[rows], self.truth[rows]
-            low, high = y < self.middle, y > self.middle
-            halves = (spearman(x[low], y[low]), spearman(x[high], y[high]))
-            unequal = low | high
-            return np.concatenate(
-                [spearman(x, y), *halves, auroc(x[unequal], high[unequal]), spearman(x, tokens[rows])]
-            )
+        low, high = self.truth < self.middle, self.truth > self.middle
+        unequal = low | high
 
-        def on_pairs(rows: NDArray[np.intp]) -> Floats:
-            return pair_accuracy(scores[self.creative[rows]], scores[self.uncreative[rows]])
+        def on_stories(w: Floats) -> Floats:
+            halves = [spearman(judged[half], self.truth[half], w[:, half]) for half in (low, high)]
+            area = auroc(judged[unequal], high[unequal], w[:, unequal])
+            return np.hstack([spearman(judged, self.truth, w), *halves, area, spearman(judged, tokens, w)])
+
+        def on_pairs(w: Floats) -> Floats:
+            return pair_accuracy(scores[self.creative], scores[self.uncreative], w)
 
         estimates = group_bootstrap(on_stories, self.groups, n_resamples)
         story_metrics = [m for m in METRICS if m != "pair_accuracy"]
@@ -81,9 +79,11 @@ class EvaluationSet:
     def difference(self, ours: Floats, theirs: Floats) -> Estimate:
         """Paired group-bootstrap estimate of Spearman(ours) - Spearman(theirs), both `[N]`."""
 
-        def statistic(rows: NDArray[np.intp]) -> Floats:
-            both = spearman(np.stack([ours[self.judged][rows], theirs[self.judged][rows]], axis=1), self.truth[rows])
-            return both[:1] - both[1:]
+        both = np.stack([ours[self.judged], theirs[self.judged]], axis=1)
+
+        def statistic(w: Floats) -> Floats:
+            rho = spearman(both, self.truth, w)
+            return rho[:, :1] - rho[:, 1:]
 
         return group_bootstrap(statistic, self.groups)[0]
 

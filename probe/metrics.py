@@ -1,7 +1,8 @@
 """Scores to numbers: rank metrics on raw scores, and what they are worth (group bootstrap).
 
-Every metric takes scores `[N, C]`, one column per layer or scorer, and gives `[C]`; what cannot be computed is nan,
-never 0. Scores are used by rank alone: torchmetrics' AUROC would squash values outside [0, 1] through a sigmoid.
+Every metric takes scores `[N, C]`, one column per layer or scorer, and gives `[C]`, or `[R, C]` for the R resamples of
+weights `[R, N]`; what cannot be computed is nan, never 0. Scores are used by rank alone: torchmetrics' AUROC would squash
+values outside [0, 1] through a sigmoid.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
@@ -53,47 +53,76 @@ def _columns(scores: Floats) -> Floats:
     return scores[:, None] if scores.ndim == 1 else scores
 
 
-def auroc(scores: Floats, positive: NDArray[np.bool_]) -> Floats:
-    """Area under the ROC curve `[C]`, ties counted half (Mann-Whitney U)."""
-    n_pos = int(positive.sum())
-    n_neg = len(positive) - n_pos
+def ranks(values: Floats, weights: Floats) -> Floats:
+    """Average ranks `[R, N]` of values `[N]` in R samples, in which value i comes `weights[r, i]` times.
+
+    One sort serves all resamples: a block of ties that comes b times and ends at count c has the rank c - (b - 1) / 2.
+    """
+    order = np.argsort(values, kind="stable")
+    first = np.flatnonzero(np.diff(values[order], prepend=np.nan) != 0)
+    block = np.add.reduceat(weights[:, order], first, axis=1)
+    rank_of_block = block.cumsum(1) - (block - 1) / 2
+    member = np.empty(len(values), dtype=np.intp)
+    member[order] = np.repeat(np.arange(len(first)), np.diff(first, append=len(values)))
+    return np.asarray(rank_of_block[:, member])
+
+
+def _per_column(metric: Callable[[Floats, Floats], Floats], scores: Floats, weights: Floats | None) -> Floats:
+    """Applies metric(column `[N]`, weights `[R, N]`) -> `[R]` to every column; `[C]` without weights, else `[R, C]`."""
     columns = _columns(scores)
-    if not n_pos or not n_neg:
-        return np.full(columns.shape[1], np.nan)
-    u = rankdata(columns, axis=0)[positive].sum(0) - n_pos * (n_pos + 1) / 2
-    return np.asarray(u / (n_pos * n_neg))
-
-
-def pair_accuracy(creative: Floats, uncreative: Floats) -> Floats:
-    """Share of pairs `[C]` whose creative side scores higher, ties counted half."""
-    difference = _columns(creative) - _columns(uncreative)
-    if not len(difference):
-        return np.full(difference.shape[1], np.nan)
-    return np.asarray((np.sign(difference) / 2 + 0.5).mean(0))
-
-
-def spearman(scores: Floats, truth: Floats) -> Floats:
-    """Spearman rank correlation `[C]` with ties; nan where a side is constant."""
-    x, y = rankdata(_columns(scores), axis=0), rankdata(truth)
-    x, y = x - x.mean(0), y - y.mean()
+    if not len(columns):
+        return np.full((*(() if weights is None else (len(weights),)), columns.shape[1]), np.nan)
+    used = np.ones((1, len(columns))) if weights is None else weights
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((y @ x) / np.sqrt((x**2).sum(0) * (y**2).sum()))
+        values = np.stack([metric(column, used) for column in columns.T], axis=1)
+    return values[0] if weights is None else values
+
+
+def auroc(scores: Floats, positive: NDArray[np.bool_], weights: Floats | None = None) -> Floats:
+    """Area under the ROC curve, ties counted half (Mann-Whitney U); nan without both classes."""
+
+    def area(column: Floats, w: Floats) -> Floats:
+        n_pos, n_neg = w[:, positive].sum(1), w[:, ~positive].sum(1)
+        u = (w * ranks(column, w))[:, positive].sum(1) - n_pos * (n_pos + 1) / 2
+        return np.asarray(u / (n_pos * n_neg))
+
+    return _per_column(area, scores, weights)
+
+
+def pair_accuracy(creative: Floats, uncreative: Floats, weights: Floats | None = None) -> Floats:
+    """Share of pairs whose creative side scores higher, ties counted half."""
+    won = np.sign(_columns(creative) - _columns(uncreative)) / 2 + 0.5
+    return _per_column(lambda column, w: (w @ column) / w.sum(1), won, weights)
+
+
+def spearman(scores: Floats, truth: Floats, weights: Floats | None = None) -> Floats:
+    """Spearman rank correlation with ties; nan where a side is constant."""
+
+    def centred(values: Floats, w: Floats) -> Floats:
+        r = ranks(values, w)
+        return np.asarray(r - (w * r).sum(1, keepdims=True) / w.sum(1, keepdims=True))
+
+    y = centred(truth, np.ones((1, len(truth))) if weights is None else weights) if len(truth) else truth
+
+    def rho(column: Floats, w: Floats) -> Floats:
+        x = centred(column, w)
+        return np.asarray((w * x * y).sum(1) / np.sqrt((w * x**2).sum(1) * (w * y**2).sum(1)))
+
+    return _per_column(rho, scores, weights)
 
 
 def group_bootstrap(
-    statistic: Callable[[NDArray[np.intp]], Floats], groups: Sequence[str], n_resamples: int = 1000, seed: int = 0
+    statistic: Callable[[Floats], Floats], groups: Sequence[str], n_resamples: int = 1000, seed: int = 0
 ) -> list[Estimate]:
-    """Percentile intervals of a statistic `[C]` of row indices, resampling whole groups with replacement."""
+    """Percentile intervals of a statistic of weights `[R, N]` -> `[R, C]`, resampling whole groups with replacement.
+
+    A resample is told by how often each row comes in it; the metrics above take such weights.
+    """
     names, member = np.unique(np.asarray(groups), return_inverse=True)
-    rows_of = [np.flatnonzero(member == g) for g in range(len(names))]
     rng = np.random.default_rng(seed)
-    value = statistic(np.arange(len(groups)))
-    draws = np.stack(
-        [
-            statistic(np.concatenate([rows_of[g] for g in rng.integers(len(names), size=len(names))]))
-            for _ in range(n_resamples)
-        ]
-    )
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_resamples)
+    value = statistic(np.ones((1, len(groups))))[0]
+    draws = statistic(drawn[:, member].astype(np.float64))
     usable = np.isfinite(draws).sum(0) > n_resamples / 2
     lower, upper = np.full_like(value, np.nan), np.full_like(value, np.nan)
     if usable.any():

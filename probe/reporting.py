@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import numpy as np
+from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -56,6 +58,27 @@ class RunReport(L.Callback):
                         board.add_figure(
                             "steer/curves", steering_curves(callback.curves(), callback.strength_unit), step
                         )
+
+
+class ScoreWriter(BasePredictionWriter):
+    """Writes what `predict` scored as `scores.jsonl`, one line per text; each further process has its own file."""
+
+    def write_on_epoch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
+    ) -> None:
+        """Writes the scores at the chosen layer."""
+        assert isinstance(pl_module, Scorer)
+        assert trainer.log_dir is not None
+        column = pl_module.extractor.layers.index(pl_module.chosen_layer)
+        lines = [
+            json.dumps({**asdict(pl_module.data.rows["test"][row]), "layer": pl_module.chosen_layer, "score": score})
+            for batch in predictions
+            for row, score in zip(batch["row"].tolist(), batch["score"][:, column].tolist(), strict=True)
+        ]
+        name = f"scores-{trainer.global_rank}.jsonl" if trainer.world_size > 1 else "scores.jsonl"
+        path = Path(trainer.log_dir) / name
+        atomic_write(path, lambda temporary: temporary.write_text("\n".join(lines) + "\n"))
+        Console().print(f"{len(lines)} scores are in {path}.")
 
 
 def write_report(folder: Path, scorer: Scorer, steering: SteeringCallback | None) -> dict[str, Any]:

@@ -1,0 +1,21 @@
+"""Every config that ships is run, on the tiny model where it asks for one that is not here."""
+
+from pathlib import Path
+
+import pytest
+
+from probe.cli import main
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_config_runs(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_lm_folder: Path, small_sets: dict[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    small = [f"--data.init_args.{name}={path}" for name, path in small_sets.items() if f"{name}:" in config.read_text()]
+    quick = ["--lm.model", str(tiny_lm_folder), "--steering.max_new_tokens=4", "--trainer.enable_progress_bar=false"]
+    assert main(["fit", "--config", str(config), *quick, *small]) == 0
+    assert list(tmp_path.glob("lightning_logs/*/version_0/metrics.json"))

@@ -1,0 +1,181 @@
+"""Data: no group is on two sides of a split, and no row is counted twice or left out on any number of processes."""
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from probe.data import SPLITS, ContrastData, Row, RowSampler, Split, pair_rows, split_pairs
+from probe.errors import ProbeError
+from probe.rows import Passage, RatedText, TextPair
+
+
+def make_pairs(n_groups: int = 20, per_group: int = 3) -> list[TextPair]:
+    return [
+        TextPair(f"wild {g}.{i}", f"dull {g}.{i}", f"topic-{g}", f"wild story {g}.{i}", f"dull story {g}.{i}")
+        for g in range(n_groups)
+        for i in range(per_group)
+    ]
+
+
+def make_stories(*topics: int) -> list[RatedText]:
+    return [RatedText(f"story of {g}, {i}", i / 2, f"topic-{g}") for g in topics for i in range(3)]
+
+
+def groups_of(split: dict[Split, list[TextPair]]) -> dict[Split, set[str]]:
+    return {name: {pair.group for pair in pairs} for name, pairs in split.items()}
+
+
+def write(path: Path, rows: list[TextPair] | list[RatedText]) -> str:
+    path.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("held_out", [((), ()), ((1, 2), ()), ((), (1, 2, 3)), ((1, 2), (3, 4, 5))])
+def test_splits_share_no_group_and_lose_no_pair(seed: int, held_out: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    pairs = make_pairs()
+    split = split_pairs(pairs, *(make_stories(*topics) for topics in held_out), (0.2, 0.3), seed)
+    assert Counter(pair for part in split.values() for pair in part) == Counter(pairs)
+    groups = groups_of(split)
+    assert sum(map(len, groups.values())) == len(set.union(*groups.values())) == 20
+    for name, topics, drawn in zip(SPLITS[1:], held_out, (4, 6), strict=True):
+        assert groups[name] == {f"topic-{g}" for g in topics} if topics else len(groups[name]) == drawn
+
+
+def test_a_random_split_depends_on_the_seed_and_not_on_the_order_of_the_file() -> None:
+    pairs = make_pairs()
+    splits = [groups_of(split_pairs(rows, [], [], (0.2, 0.2), seed)) for rows, seed in ((pairs, 0), (pairs[::-1], 0))]
+    assert splits[0] == splits[1]
+    assert splits[0] != groups_of(split_pairs(pairs, [], [], (0.2, 0.2), 1))
+
+
+def test_groups_of_stories_never_fall_into_the_random_part_of_another_split() -> None:
+    for seed in range(20):
+        groups = groups_of(split_pairs(make_pairs(6), [], make_stories(0, 1), (0.3, 0.2), seed))
+        assert groups["test"] == {"topic-0", "topic-1"}
+        assert len(groups["validation"]) == 2
+        assert not groups["validation"] & groups["test"]
+
+
+def test_validation_and_test_stories_that_share_a_group_are_refused() -> None:
+    with pytest.raises(ProbeError, match=r"share 1 groups.*topic-3"):
+        split_pairs(make_pairs(), make_stories(2, 3), make_stories(3, 4), (0.2, 0.2), 0)
+
+
+@pytest.mark.parametrize(
+    ("n_groups", "validation", "test", "fractions"),
+    [(3, [], [], (0.2, 0.2)), (5, [0, 1], [2, 3], (0.2, 0.2)), (20, [], [], (0.5, 0.5)), (20, [], [], (2.0, 0.1))],
+)
+def test_too_few_groups_left_for_training_are_refused(
+    n_groups: int, validation: list[int], test: list[int], fractions: tuple[float, float]
+) -> None:
+    with pytest.raises(ProbeError, match=f"too few groups.* of {n_groups}"):
+        split_pairs(make_pairs(n_groups), make_stories(*validation), make_stories(*test), fractions, 0)
+
+
+def test_four_groups_are_enough() -> None:
+    groups = groups_of(split_pairs(make_pairs(4), [], [], (0.2, 0.2), 0))
+    assert {name: len(found) for name, found in groups.items()} == {"train": 2, "validation": 1, "test": 1}
+
+
+def test_a_pair_becomes_two_neighbouring_rows_creative_first() -> None:
+    pairs = make_pairs(2, 2)
+    rows = pair_rows(pairs)
+    for i, pair in enumerate(pairs):
+        assert rows[2 * i] == Row(pair.creative, pair.response_creative, pair.group, 1.0, i)
+        assert rows[2 * i + 1] == Row(pair.uncreative, pair.response_uncreative, pair.group, 0.0, i)
+
+
+def test_what_is_read_follows_the_span_and_a_story_is_always_read_over_its_own_text() -> None:
+    side, story = Row("asked", "told", "g", 1.0, 0), Row("asked", "told", "g", 0.5)
+    assert side.passage("prompt") == Passage("asked")
+    assert side.passage("response") == story.passage("prompt") == story.passage("response") == Passage("asked", "told")
+
+
+def test_a_pair_without_responses_cannot_be_read_over_them_and_the_fix_is_named() -> None:
+    row = Row("asked", None, "g", 1.0, 0)
+    assert row.passage("prompt") == Passage("asked")
+    with pytest.raises(ProbeError, match=r"set model\.init_args\.span to `prompt`"):
+        row.passage("response")
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("n_rows", [1, 2, 10, 12])
+def test_the_shares_of_all_processes_hold_each_row_once(world: int, shuffle: bool, n_rows: int) -> None:
+    samplers = [RowSampler(n_rows, 0, shuffle, rank, world) for rank in range(world)]
+    shares = [list(sampler) for sampler in samplers]
+    assert {len(share) for share in shares} == {len(samplers[0])} == {-(-n_rows // world)}
+    drawn = [row for share in shares for row in share if row != -1]
+    assert sorted(drawn) == list(range(n_rows))
+
+
+def order_of(sampler: RowSampler, epoch: int) -> list[int]:
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def test_the_order_is_a_function_of_seed_and_epoch_alone() -> None:
+    def orders(seed: int, epoch: int) -> tuple[list[int], ...]:
+        """The global order, put together again from one, two and three processes."""
+        found = []
+        for world in (1, 2, 3):
+            shares = [order_of(RowSampler(50, seed, True, rank, world), epoch) for rank in range(world)]
+            found.append([row for step in zip(*shares, strict=True) for row in step if row != -1])
+        return tuple(found)
+
+    first = orders(0, 0)
+    assert first[0] == first[1] == first[2]
+    assert first == orders(0, 0)
+    assert len({tuple(orders(seed, epoch)[0]) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_an_unshuffled_share_is_in_file_order_in_every_epoch() -> None:
+    sampler = RowSampler(7, 0, False, 1, 2)
+    assert order_of(sampler, 0) == order_of(sampler, 5) == [1, 3, 5, -1]
+
+
+def test_the_module_yields_row_numbers_and_labels_and_holds_the_stories_pairs_out(tmp_path: Path) -> None:
+    files = (
+        write(tmp_path / "pairs.jsonl", make_pairs()),
+        write(tmp_path / "a.jsonl", make_stories(0, 1)),
+        write(tmp_path / "b.jsonl", make_stories(2, 3, 4)),
+    )
+    data = ContrastData(*files, batch_size=7)
+    data.setup("fit")
+    loaders = dict(zip(SPLITS, (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()), strict=True))
+    for split, loader in loaders.items():
+        rows = data.rows[split]
+        seen = {int(r): int(y) for batch in loader for r, y in zip(batch["row"], batch["label"], strict=True)}
+        assert seen == {i: int(row.truth) if row.pair >= 0 else -1 for i, row in enumerate(rows)}
+    counts = {
+        split: (sum(r.pair >= 0 for r in rows), sum(r.pair < 0 for r in rows)) for split, rows in data.rows.items()
+    }
+    assert counts == {"train": (2 * 3 * 15, 0), "validation": (2 * 3 * 2, 6), "test": (2 * 3 * 3, 9)}
+    assert max(map(len, (batch["row"] for batch in loaders["train"]))) == 7
+
+
+def test_batch_size_nought_is_one_batch_of_everything(tmp_path: Path) -> None:
+    data = ContrastData(write(tmp_path / "pairs.jsonl", make_pairs()))
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+    assert len(batch["row"]) == len(data.rows["train"])
+
+
+def test_a_padding_row_has_no_label_even_where_its_row_has_one(tmp_path: Path) -> None:
+    data = ContrastData(write(tmp_path / "pairs.jsonl", make_pairs()))
+    data.setup("fit")
+    dataset = data.train_dataloader().dataset
+    assert dataset[0] == {"row": 0, "label": 1}
+    assert dataset[-1] == {"row": 0, "label": -1}
+
+
+def test_setting_up_twice_does_not_split_twice(tmp_path: Path) -> None:
+    data = ContrastData(write(tmp_path / "pairs.jsonl", make_pairs()))
+    data.setup("fit")
+    rows = data.rows["train"]
+    data.setup("test")
+    assert data.rows["train"] is rows

@@ -1,0 +1,107 @@
+"""Real faults: processes that are killed, files that are damaged. Run with: python -m pytest -m faults"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.faults
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    return tmp_path
+
+
+def start(folder: str, *argv: str) -> subprocess.Popen[bytes]:
+    """Starts a quickstart fit in its own process; everything it leaves is named by `folder`."""
+    command = [sys.executable, "-m", "probe", "fit", "--config", "configs/quickstart.yaml", "--steering.n_prompts=0"]
+    command += [f"--model.init_args.cache_dir={folder}/cache", f"--trainer.logger.init_args.save_dir={folder}"]
+    return subprocess.Popen([*command, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err.decode()
+
+
+def metrics(folder: str, version: int = 0) -> dict:
+    return json.loads(Path(folder, f"probe/version_{version}/metrics.json").read_text())
+
+
+def wait_for(condition, process: subprocess.Popen[bytes]) -> None:
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+
+
+def test_a_fit_killed_while_reading_continues_at_the_first_missing_shard_to_the_same_numbers(here: Path) -> None:
+    finish(start("whole"))
+    whole = metrics("whole")
+    killed = start("killed")
+    wait_for(lambda: len(list(Path("killed/cache").glob("*.json"))) >= 3, killed)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    committed = [key for path in Path("killed/cache").glob("*.json") for key in json.loads(path.read_text())["keys"]]
+    finish(start("killed"))
+    again = metrics("killed", version=max(int(p.name[8:]) for p in Path("killed/probe").iterdir()))
+    assert again["results"] == whole["results"]
+    assert again["reads"]["texts"] <= whole["reads"]["texts"] - len(committed)
+    assert 0 < again["reads"]["tokens"] < whole["reads"]["tokens"]
+
+
+def test_a_flipped_byte_in_a_shard_is_noticed_named_and_read_again(here: Path) -> None:
+    finish(start("run"))
+    shard = max(Path("run/cache").glob("*.safetensors"), key=lambda path: path.stat().st_size)
+    data = bytearray(shard.read_bytes())
+    data[-1000] ^= 1
+    shard.write_bytes(data)
+    process = start("run")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert shard.name in err.decode()
+    assert metrics("run", 1)["results"] == metrics("run")["results"]
+    assert 0 < metrics("run", 1)["reads"]["texts"] < metrics("run")["reads"]["texts"]
+
+
+def test_a_probe_killed_while_training_resumes_to_the_same_numbers(here: Path) -> None:
+    probe = ("--model", "LinearProbe", "--model.init_args.iterations=4", "--trainer.max_epochs=8")
+    finish(start("whole", *probe))
+    shutil.copytree("whole/cache", "killed/cache")
+    killed = start("killed", *probe)
+    checkpoint = Path("killed/probe/version_0/checkpoints/last.ckpt")
+    wait_for(checkpoint.exists, killed)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    finish(start("killed", *probe, "--ckpt_path", str(checkpoint)))
+    assert metrics("killed", 1)["results"] == metrics("whole")["results"]
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_fit_says_so_by_its_exit_code(here: Path, sent: signal.Signals, code: int) -> None:
+    process = start("run", "--model", "LinearProbe", "--trainer.max_epochs=100000")
+    wait_for(Path("run/probe/version_0/checkpoints/last.ckpt").exists, process)
+    process.send_signal(sent)
+    process.communicate(timeout=120)
+    assert process.returncode == code
+
+
+def test_the_main_job_needs_no_network(here: Path) -> None:
+    # A process without any network interface but a dead loopback.
+    if subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets no process give up its network")
+    command = ["unshare", "-rn", sys.executable, "-m", "probe", "fit", "--config", "configs/quickstart.yaml"]
+    subprocess.run([*command, "--steering.n_prompts=0"], check=True, capture_output=True)
+    run = Path("lightning_logs/probe/version_0")
+    assert yaml.safe_load((run / "config.yaml").read_text())["lm"]["model"] == "data/storyteller/lm0"

@@ -1,0 +1,236 @@
+"""Steering edits exactly what it says, and the model is as before afterwards, whatever happened inside."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+import torch
+from tiny import n_hooks
+from torch import Tensor, nn
+
+from probe.hooks import ablate, add, record
+from probe.lm import FrozenLM
+
+IDS = torch.tensor([[1, 20, 21, 22, 23, 24], [1, 40, 30, 20, 10, 50]])
+DELTA = torch.linspace(-2, 2, 32)
+MakeLM = Callable[..., FrozenLM]
+
+
+@pytest.fixture(params=["llama", "gpt2", "falcon", "gptj", "mamba"])
+def lm(request: pytest.FixtureRequest, make_lm: MakeLM) -> FrozenLM:
+    return make_lm(request.param)
+
+
+@torch.inference_mode()
+def logits(lm: FrozenLM, ids: Tensor = IDS) -> Tensor:
+    return lm.model(input_ids=ids, use_cache=False).logits
+
+
+@torch.inference_mode()
+def states(lm: FrozenLM, ids: Tensor = IDS) -> list[Tensor]:
+    """After every block, edits included: hooks run in the order in which they were registered."""
+    found: dict[int, Tensor] = {}
+    with record(dict(enumerate(lm.blocks)), found.__setitem__):
+        lm.decoder(input_ids=ids, use_cache=False)
+    return [found[k] for k in range(lm.n_layers)]
+
+
+def unit(v: Tensor) -> Tensor:
+    return v / v.norm()
+
+
+def test_adding_zero_is_bit_equal(lm: FrozenLM) -> None:
+    before = logits(lm)
+    with add({block: torch.zeros(32) for block in lm.blocks}):
+        assert torch.equal(logits(lm), before)
+
+
+def test_add_leaves_earlier_blocks_untouched_and_moves_its_own_output_by_delta(lm: FrozenLM) -> None:
+    before = states(lm)
+    with add({lm.blocks[1]: DELTA}):
+        after = states(lm)
+        steered = logits(lm)
+    assert torch.equal(after[0], before[0])
+    assert torch.equal(after[1], before[1] + DELTA)  # at every token of every row
+    assert not torch.allclose(after[2], before[2])
+    assert not torch.allclose(steered, logits(lm))
+
+
+def test_add_does_not_change_the_blocks_own_tensor_in_place(lm: FrozenLM) -> None:
+    seen: list[Tensor] = []
+    kept: list[Tensor] = []
+
+    def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+        seen.append(output if isinstance(output, Tensor) else output[0])
+        kept.append(seen[-1].clone())
+
+    handle = lm.blocks[1].register_forward_hook(keep)
+    with add({lm.blocks[1]: DELTA}):
+        logits(lm)
+    handle.remove()
+    assert torch.equal(seen[0], kept[0])
+
+
+def test_one_delta_per_row_acts_row_by_row(lm: FrozenLM) -> None:
+    deltas = torch.stack([DELTA, -3 * DELTA])
+    before = states(lm)
+    with add({lm.blocks[0]: deltas}):
+        after = states(lm)
+        both = logits(lm)
+    assert torch.equal(after[0], before[0] + deltas[:, None, :])
+    for row, delta in enumerate(deltas):
+        with add({lm.blocks[0]: delta}):
+            alone = logits(lm)[row]
+        # The same products in the same shapes, so nearly the same bits; another row's delta would differ by 1.
+        torch.testing.assert_close(both[row], alone, rtol=0, atol=1e-4)
+
+
+def test_deltas_on_several_blocks_add_up(tiny_lm: FrozenLM) -> None:
+    with add({tiny_lm.blocks[0]: DELTA, tiny_lm.blocks[2]: -DELTA}):
+        both = states(tiny_lm)
+    with add({tiny_lm.blocks[0]: DELTA}), add({tiny_lm.blocks[2]: -DELTA}):
+        assert all(map(torch.equal, both, states(tiny_lm)))
+    with add({tiny_lm.blocks[0]: DELTA}):
+        assert torch.equal(both[2], states(tiny_lm)[2] - DELTA)
+
+
+def test_a_delta_is_cast_to_the_dtype_of_the_states(make_lm: MakeLM) -> None:
+    lm = make_lm()
+    lm.model.to(torch.bfloat16)
+    before = states(lm)
+    with add({lm.blocks[1]: DELTA.double()}):
+        after = states(lm)
+    assert after[1].dtype == torch.bfloat16
+    assert torch.equal(after[1], before[1] + DELTA.bfloat16())
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("row_by_row", [False, True])
+@torch.inference_mode()
+def test_greedy_steered_generation_with_the_kv_cache_equals_without(
+    make_lm: MakeLM, architecture: str, row_by_row: bool
+) -> None:
+    lm = make_lm(architecture)
+
+    def generate(use_cache: bool) -> tuple[Tensor, Tensor]:
+        """New tokens `[B, T]` and the logits `[T, B, V]` they were chosen from: a random LM may repeat a token."""
+        options = {"max_new_tokens": 20, "do_sample": False, "use_cache": use_cache, "eos_token_id": None}
+        options |= {"return_dict_in_generate": True, "output_logits": True}
+        out = lm.model.generate(IDS, attention_mask=torch.ones_like(IDS), **options)
+        return out.sequences[:, IDS.shape[1] :], torch.stack(out.logits)
+
+    plain, plain_logits = generate(True)
+    with add({lm.blocks[1]: torch.stack([DELTA, -DELTA]) if row_by_row else DELTA}):
+        (cached, cached_logits), (fresh, fresh_logits) = generate(True), generate(False)
+    assert torch.equal(cached, fresh)
+    torch.testing.assert_close(cached_logits, fresh_logits, rtol=0, atol=1e-4)  # summed in another order
+    assert (cached != plain).any(1).all()  # every row was steered
+    assert ((cached_logits - plain_logits).abs().amax(2) > 0.1).all()  # and at every step
+    assert torch.equal(generate(True)[0], plain)
+
+
+def test_ablated_states_have_no_component_along_the_direction(lm: FrozenLM) -> None:
+    a = unit(DELTA + 1)
+    before = states(lm)
+    with ablate({lm.blocks[1]: a}):
+        after = states(lm)
+    # float32 rounds each of the 32 products to 1e-7 of a state of norm |h|.
+    assert ((after[1] @ a).abs() <= 1e-5 * before[1].norm(dim=-1)).all()
+    assert ((before[1] @ a).abs() > 1e-3 * before[1].norm(dim=-1)).any()
+    assert torch.equal(after[0], before[0])
+    other = unit(torch.ones(32) - a * (torch.ones(32) @ a))  # what is orthogonal to a stays
+    torch.testing.assert_close(after[1] @ other, before[1] @ other, rtol=1e-4, atol=1e-4)
+
+
+def test_ablating_twice_is_ablating_once(tiny_lm: FrozenLM) -> None:
+    a = unit(DELTA + 1)
+    with ablate({tiny_lm.blocks[1]: a}):
+        once = states(tiny_lm)[1]
+        with ablate({tiny_lm.blocks[1]: a}):
+            twice = states(tiny_lm)[1]
+    torch.testing.assert_close(twice, once, rtol=1e-5, atol=1e-5)
+
+
+def enter(lm: FrozenLM, name: str, *blocks: Any) -> AbstractContextManager[None]:
+    if name == "record":
+        return record(dict(enumerate(blocks)), lambda *_: None)
+    return {"add": add, "ablate": ablate}[name]({block: unit(DELTA) for block in blocks})
+
+
+@pytest.mark.parametrize("name", ["record", "add", "ablate"])
+def test_an_exception_inside_the_body_leaves_no_hook_and_the_same_logits(lm: FrozenLM, name: str) -> None:
+    before, hooks = logits(lm), n_hooks(lm.model)
+    with pytest.raises(KeyboardInterrupt), enter(lm, name, *lm.blocks):
+        assert n_hooks(lm.model) == hooks + 3
+        raise KeyboardInterrupt
+    assert n_hooks(lm.model) == hooks
+    assert torch.equal(logits(lm), before)
+
+
+@pytest.mark.parametrize("name", ["add", "ablate"])
+def test_an_exception_inside_the_forward_pass_leaves_no_hook(lm: FrozenLM, name: str) -> None:
+    before, hooks = logits(lm), n_hooks(lm.model)
+    with pytest.raises(IndexError), enter(lm, name, *lm.blocks):
+        logits(lm, torch.tensor([[10**6]]))
+    assert n_hooks(lm.model) == hooks
+    assert torch.equal(logits(lm), before)
+
+
+def test_an_exception_in_the_reader_is_not_swallowed_and_leaves_no_hook(lm: FrozenLM) -> None:
+    def read(k: int, h: Tensor) -> None:
+        raise MemoryError
+
+    hooks = n_hooks(lm.model)
+    with pytest.raises(MemoryError), record(dict(enumerate(lm.blocks)), read):
+        logits(lm)
+    assert n_hooks(lm.model) == hooks
+
+
+@pytest.mark.parametrize("name", ["record", "add", "ablate"])
+def test_a_block_that_cannot_be_hooked_leaves_no_hook_on_the_others(make_lm: MakeLM, name: str) -> None:
+    lm = make_lm()
+
+    class Refuses(nn.Module):
+        def register_forward_hook(self, *_: Any, **__: Any) -> Any:
+            raise RuntimeError("no hooks here")
+
+    for bad, error in ((None, AttributeError), (Refuses(), RuntimeError)):
+        with pytest.raises(error), enter(lm, name, lm.blocks[0], bad, lm.blocks[1]):
+            pytest.fail("the body must not run")
+        assert n_hooks(lm.model) == 0
+
+
+def test_record_stops_after_the_deepest_block_and_reads_each_block_once(lm: FrozenLM) -> None:
+    ran: list[int] = []
+    read: list[int] = []
+    handles = [b.register_forward_pre_hook(lambda *_, k=k: ran.append(k)) for k, b in enumerate(lm.blocks)]
+    with record({1: lm.blocks[1], 0: lm.blocks[0]}, lambda k, _: read.append(k)):
+        logits(lm)
+        pytest.fail("the statement of the stopped forward pass does not return")
+    for handle in handles:
+        handle.remove()
+    assert ran == read == [0, 1]
+
+
+@pytest.mark.parametrize("architecture", ["falcon", "gptj"])
+@pytest.mark.parametrize("name", ["add", "ablate"])
+def test_blocks_that_return_a_tuple_keep_the_rest_of_it(make_lm: MakeLM, architecture: str, name: str) -> None:
+    lm = make_lm(architecture)
+    outputs: list[Any] = []
+
+    def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+        outputs.append(output)
+
+    before = lm.blocks[1].register_forward_hook(keep)
+    with enter(lm, name, lm.blocks[1]):
+        after = lm.blocks[1].register_forward_hook(keep)
+        logits(lm)
+    before.remove()
+    after.remove()
+    plain, edited = outputs
+    assert isinstance(plain, tuple)
+    assert type(edited) is type(plain)
+    assert len(edited) == len(plain)
+    assert all(mine is theirs for mine, theirs in zip(edited[1:], plain[1:], strict=True))
+    assert not torch.equal(edited[0], plain[0])

@@ -1,0 +1,259 @@
+"""The frozen LM: what cannot work is refused in one sentence, and generation and surprise are what they say."""
+
+import json
+import math
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import build_model, build_tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import BertConfig, BertLMHeadModel, PreTrainedTokenizerFast, T5Config
+
+from probe.errors import ProbeError
+from probe.hooks import add
+from probe.lm import FrozenLM, LMSpec
+from probe.rows import Passage
+
+MakeLM = Callable[..., FrozenLM]
+PROMPTS = ["Write.", "Tell me of a grey hen and of the sea.", "x"]
+
+
+def refusal(spec: LMSpec) -> str:
+    """What the user is told: one line, with the option and the model in it."""
+    with pytest.raises(ProbeError) as caught:
+        FrozenLM.load(spec)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"--lm.model {spec.model}: ")
+    return message
+
+
+# Loading
+
+
+def test_an_encoder_decoder_is_refused_before_weights_or_tokenizer_are_looked_for(tmp_path: Path) -> None:
+    T5Config().save_pretrained(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+    assert "encoder-decoder t5" in refusal(LMSpec(str(tmp_path)))
+
+
+def test_an_encoder_is_refused_because_its_tokens_see_what_follows_them(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+    BertLMHeadModel(BertConfig(vocab_size=261, **sizes)).save_pretrained(tmp_path)
+    build_tokenizer().save_pretrained(tmp_path)
+    refusal(LMSpec(str(tmp_path)))
+
+
+@pytest.mark.parametrize("model", ["nobody-at-all/no-such-model", "no-such-model"])
+def test_an_unreachable_hub_id_fails_with_one_sentence_that_names_the_embedded_model(model: str) -> None:
+    assert "data/storyteller/lm0" in refusal(LMSpec(model))
+
+
+def damaged(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "damaged"))
+
+
+@pytest.mark.parametrize("lost", ["config.json", "model.safetensors", "tokenizer*"])
+def test_a_folder_with_a_file_missing_is_refused(tiny_lm_folder: Path, tmp_path: Path, lost: str) -> None:
+    folder = damaged(tiny_lm_folder, tmp_path)
+    for file in folder.glob(lost):
+        file.unlink()
+    refusal(LMSpec(str(folder)))
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_folder_with_a_truncated_file_is_refused(tiny_lm_folder: Path, tmp_path: Path, file: str) -> None:
+    folder = damaged(tiny_lm_folder, tmp_path)
+    content = (folder / file).read_bytes()
+    (folder / file).write_bytes(content[: len(content) // 2])
+    refusal(LMSpec(str(folder)))
+
+
+def test_pickled_weights_are_not_read(tiny_lm_folder: Path, tmp_path: Path) -> None:
+    folder = damaged(tiny_lm_folder, tmp_path)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    refusal(LMSpec(str(folder)))
+
+
+def test_a_loaded_model_is_frozen_in_eval_mode_and_of_the_dtype_asked_for(tiny_lm_folder: Path) -> None:
+    for dtype, expected in (("float32", torch.float32), ("bfloat16", torch.bfloat16), ("auto", torch.float32)):
+        lm = FrozenLM.load(LMSpec(str(tiny_lm_folder), dtype=dtype, device="cpu"))
+        assert not lm.model.training
+        assert not any(parameter.requires_grad for parameter in lm.model.parameters())
+        assert lm.model.dtype == expected
+        assert (lm.n_layers, lm.hidden_size, lm.max_tokens) == (3, 32, 256)
+
+
+def test_a_model_in_training_is_frozen_and_put_in_eval_mode() -> None:
+    lm = FrozenLM(build_model().train(True).requires_grad_(True), build_tokenizer())
+    assert not any(module.training for module in lm.model.modules())
+    assert not any(parameter.requires_grad for parameter in lm.model.parameters())
+
+
+def test_without_a_pad_token_the_end_token_pads() -> None:
+    tokenizer = build_tokenizer()
+    tokenizer.pad_token = None
+    lm = FrozenLM(build_model(), tokenizer)
+    batch = lm.collate(lm.encode([Passage("a hen"), Passage("x")]), [7, 3])
+    assert batch.input_ids[1, -1] == tokenizer.eos_token_id
+    assert batch.attention_mask.sum(1).tolist() == [7, 3]
+    assert batch.example.tolist() == [7, 3]
+
+
+# Fingerprint
+
+
+def test_the_fingerprint_survives_saving_and_loading(tiny_lm: FrozenLM, tiny_lm_folder: Path, tmp_path: Path) -> None:
+    first = FrozenLM.load(LMSpec(str(tiny_lm_folder), device="cpu"))
+    assert first.fingerprint == tiny_lm.fingerprint
+    moved = FrozenLM.load(LMSpec(str(damaged(tiny_lm_folder, tmp_path)), device="cpu"))
+    assert moved.fingerprint == first.fingerprint
+
+
+def test_one_changed_weight_changes_the_fingerprint(make_lm: MakeLM, tiny_lm_folder: Path, tmp_path: Path) -> None:
+    fingerprints = {make_lm().fingerprint, make_lm(seed=1).fingerprint, make_lm("gpt2").fingerprint}
+    assert len(fingerprints) == 3
+    folder = damaged(tiny_lm_folder, tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    for tensor in weights.values():
+        value = tensor.view(-1)[-1].clone()
+        tensor.view(-1)[-1] = torch.nextafter(value, torch.tensor(math.inf))
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        fingerprints.add(FrozenLM.load(LMSpec(str(folder), device="cpu")).fingerprint)
+        tensor.view(-1)[-1] = value
+    assert len(fingerprints) == 3 + len(weights)
+
+
+def test_another_dtype_or_config_changes_the_fingerprint(make_lm: MakeLM) -> None:
+    halved, retuned = make_lm(), make_lm()
+    halved.model.to(torch.bfloat16)
+    retuned.model.config.rms_norm_eps = 1e-3
+    assert len({make_lm().fingerprint, halved.fingerprint, retuned.fingerprint}) == 3
+
+
+# Rendering
+
+
+def test_a_chat_template_gets_no_second_bos_and_a_base_model_gets_its_first(make_lm: MakeLM) -> None:
+    for template in ({}, {"chat_template": None}):
+        lm = make_lm(**template)
+        bos = lm.tokenizer.bos_token_id
+        for passage in (Passage("a hen"), Passage("a hen", "It slept.")):
+            (encoded,) = lm.encode([passage])
+            assert encoded.ids[0] == bos
+            assert encoded.ids.count(bos) == 1
+            assert not encoded.pooled[0]
+
+
+def test_the_system_message_comes_before_the_instruction(make_lm: MakeLM) -> None:
+    assert make_lm(system="Be brief.").render("a hen") == (
+        "<|begin|><|system|>Be brief.<|end|><|user|>a hen<|end|><|assistant|>"
+    )
+
+
+def test_a_base_model_without_a_chat_template_reads_generates_and_judges(make_lm: MakeLM) -> None:
+    lm = make_lm(chat_template=None)
+    assert lm.render("a hen") == "a hen\n\n"
+    assert lm.template_hash != make_lm().template_hash
+    assert lm.nll([Passage("a hen"), Passage("a hen", "ok")]).isfinite().all()
+    assert len(lm.generate(PROMPTS, 5, 0.0, 0)) == len(PROMPTS)
+
+
+def test_a_token_that_began_before_the_span_is_read_only_where_there_is_no_other(make_lm: MakeLM) -> None:
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trained.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, show_progress=False, initial_alphabet=alphabet)
+    trained.train_from_iterator(["USER: hen stone ASSISTANT:"] * 9, trainer)
+    lm = FrozenLM(build_model(vocab_size=300), PreTrainedTokenizerFast(tokenizer_object=trained, pad_token="!"))
+    lm.tokenizer.chat_template = "{% for m in messages %}USER: {{ m['content'] }}{% endfor %} ASSISTANT:"
+
+    def kept(prompt: str) -> list[str]:
+        (encoded,) = lm.encode([Passage(prompt)])
+        return [lm.tokenizer.decode([i]) for i, inside in zip(encoded.ids, encoded.pooled, strict=True) if inside]
+
+    assert kept("hen") == [" hen"]
+    assert kept("hen stone") == [" stone"]
+
+
+# Generation
+
+
+def test_generation_leaves_the_global_random_state_untouched_and_is_reproducible_by_seed(tiny_lm: FrozenLM) -> None:
+    torch.manual_seed(5)
+    random.seed(5)
+    torch_state, python_state = torch.get_rng_state(), random.getstate()
+    first = tiny_lm.generate(PROMPTS, 16, 1.0, seed=1)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert random.getstate() == python_state
+    torch.manual_seed(6)
+    assert tiny_lm.generate(PROMPTS, 16, 1.0, seed=1) == first
+    assert tiny_lm.generate(PROMPTS, 16, 1.0, seed=2) != first
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "bloom", "mamba"])
+@pytest.mark.parametrize("steered", [False, True])
+def test_greedy_answers_in_a_batch_equal_one_at_a_time(make_lm: MakeLM, architecture: str, steered: bool) -> None:
+    lm = make_lm(architecture)
+    texts = [lm.tokenizer.decode([token]) for token in range(lm.model.config.vocab_size)]
+    unreadable = [token for token, text in enumerate(texts) if len(text) > 1 or not text.isascii()]
+    lm.model.generation_config.suppress_tokens = unreadable  # bytes beyond ASCII would all look alike as text
+    with add({lm.blocks[1]: torch.linspace(-0.5, 0.5, 32)} if steered else {}):
+        batch = lm.generate(PROMPTS, 24, 0.0, seed=0)
+        assert batch == [lm.generate([prompt], 24, 0.0, seed=1)[0] for prompt in PROMPTS]
+    assert len(set(batch)) == len(PROMPTS)
+    assert len(set("".join(batch))) > 9
+
+
+def test_an_answer_holds_neither_the_prompt_nor_special_tokens(make_lm: MakeLM) -> None:
+    lm = make_lm()
+    with torch.no_grad():  # every next token is <|end|>, whatever came before
+        lm.model.lm_head.weight.zero_()
+    favour_end = lm.model.lm_head.register_forward_hook(lambda _m, _a, out: out + torch.eye(261)[4])
+    assert lm.generate(PROMPTS, 8, 0.0, seed=0) == ["", "", ""]
+    favour_end.remove()
+
+
+# Surprise
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("chat", [True, False])
+def test_nll_equals_the_models_own_cross_entropy_over_the_span(make_lm: MakeLM, architecture: str, chat: bool) -> None:
+    lm = make_lm(architecture) if chat else make_lm(architecture, chat_template=None)
+    passages = [Passage("a hen", "It slept."), Passage("a grey hen"), Passage("x", "naïve 猫"), Passage("a hen", "k")]
+    for value, encoded in zip(lm.nll(passages), lm.encode(passages), strict=True):
+        ids = torch.tensor([encoded.ids])
+        labels = ids.where(torch.tensor([encoded.pooled]), -100)
+        torch.testing.assert_close(value, lm.model(input_ids=ids, labels=labels).loss, rtol=1e-5, atol=1e-5)
+
+
+def test_nll_of_an_empty_response_is_nan_and_changes_no_other(tiny_lm: FrozenLM) -> None:
+    full = Passage("a hen", "It slept.")
+    values = tiny_lm.nll([Passage("a hen", ""), full, Passage("a hen", " \n")])
+    assert values.isnan().tolist() == [True, False, True]
+    assert torch.equal(values[1:2], tiny_lm.nll([full]))
+
+
+def test_a_model_that_knows_the_answer_is_not_surprised(make_lm: MakeLM) -> None:
+    lm = make_lm()
+    (token,) = lm.tokenizer("z", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        lm.model.lm_head.weight.zero_()
+    uniform = lm.nll([Passage("a hen", "zzz")])
+    torch.testing.assert_close(uniform, torch.tensor([math.log(261)]))
+    favour = lm.model.lm_head.register_forward_hook(lambda _m, _a, out: out + 50 * torch.eye(261)[token])
+    assert lm.nll([Passage("a hen", "zzz")]).item() == pytest.approx(0, abs=1e-6)
+    favour.remove()
+
+
+def test_the_saved_folder_holds_no_pickle(tiny_lm_folder: Path) -> None:
+    assert json.loads((tiny_lm_folder / "config.json").read_text())["model_type"] == "llama"
+    assert not [*tiny_lm_folder.glob("*.bin"), *tiny_lm_folder.glob("*.pt")]

@@ -1,0 +1,127 @@
+"""Rows: whatever a file holds, it ends in complete rows or in one sentence with file and line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from probe.errors import ProbeError
+from probe.rows import Passage, RatedText, TextPair, read_rows
+
+PAIR: dict[str, Any] = {"creative": "Write wildly.", "uncreative": "Write plainly.", "group": "town"}
+STORY: dict[str, Any] = {"text": "A lamp hums.", "rating": 0.5, "group": "town"}
+SURROGATE = chr(0xD800)
+
+
+def write(path: Path, *lines: bytes | str | dict[str, Any]) -> Path:
+    encoded = [json.dumps(line) if isinstance(line, dict) else line for line in lines]
+    path.write_bytes(b"\n".join(line.encode() if isinstance(line, str) else line for line in encoded) + b"\n")
+    return path
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "rows.jsonl"
+
+
+def test_good_rows_are_read_in_order_and_further_fields_are_ignored(file: Path) -> None:
+    full = PAIR | {"response_creative": "Stars sing.", "response_uncreative": "He ate.", "author": None}
+    write(file, PAIR, full)
+    assert read_rows(file, TextPair) == [
+        TextPair("Write wildly.", "Write plainly.", "town"),
+        TextPair("Write wildly.", "Write plainly.", "town", "Stars sing.", "He ate."),
+    ]
+    write(file, STORY | {"factors": {"mood": "calm"}}, STORY | {"rating": 2, "prompt": "Tell me.", "group": 7})
+    assert read_rows(str(file), RatedText) == [
+        RatedText("A lamp hums.", 0.5, "town"),
+        RatedText("A lamp hums.", 2.0, "7", "Tell me."),
+    ]
+
+
+def test_letters_of_every_alphabet_and_paired_surrogates_are_read(file: Path) -> None:
+    text = "Öl, ночь, 夜 and \U0001f319"
+    assert read_rows(write(file, STORY | {"text": text}), RatedText)[0].text == text  # escaped, as surrogate pairs
+    assert read_rows(write(file, json.dumps(STORY | {"text": text}, ensure_ascii=False)), RatedText)[0].text == text
+
+
+BAD_LINES: dict[str, bytes | str] = {
+    "malformed JSON": '{"text": "A", "rating": }',
+    "a torn line": json.dumps(STORY)[:20],
+    "a blank line": "",
+    "two objects": json.dumps(STORY) * 2,
+    "invalid utf-8": b'{"text": "\xff\xfe", "rating": 1, "group": "g"}',
+    "a list": "[1, 2]",
+    "a string": '"text"',
+    "null": "null",
+    "nested beyond reason": "[" * 200_000,
+}
+
+
+@pytest.mark.parametrize("name", BAD_LINES)
+def test_a_line_that_is_no_json_object_is_refused_on_one_line_with_its_number(file: Path, name: str) -> None:
+    write(file, STORY, STORY, BAD_LINES[name], STORY)
+    with pytest.raises(ProbeError, match=r"rows\.jsonl:3: expected") as refusal:
+        read_rows(file, RatedText)
+    assert "\n" not in str(refusal.value)
+
+
+BAD_FIELDS: dict[str, tuple[type[TextPair] | type[RatedText], dict[str, Any]]] = {
+    "empty text": (RatedText, {"text": ""}),
+    "blank text": (RatedText, {"text": " \n\t"}),
+    "null text": (RatedText, {"text": None}),
+    "number for text": (RatedText, {"text": 3}),
+    "list for text": (RatedText, {"text": ["A"]}),
+    "lone surrogate": (RatedText, {"text": f"half {SURROGATE}"}),
+    "empty prompt": (RatedText, {"prompt": ""}),
+    "null rating": (RatedText, {"rating": None}),
+    "text for rating": (RatedText, {"rating": "0.5"}),
+    "boolean rating": (RatedText, {"rating": True}),
+    "NaN rating": (RatedText, {"rating": float("nan")}),
+    "infinite rating": (RatedText, {"rating": float("-inf")}),
+    "a rating no float can hold": (RatedText, {"rating": 10**400}),
+    "empty group": (RatedText, {"group": ""}),
+    "null group": (RatedText, {"group": None}),
+    "fractional group": (RatedText, {"group": 1.5}),
+    "boolean group": (RatedText, {"group": True}),
+    "surrogate group": (TextPair, {"group": SURROGATE}),
+    "empty creative": (TextPair, {"creative": ""}),
+    "object for uncreative": (TextPair, {"uncreative": {}}),
+    "empty response": (TextPair, {"response_creative": " "}),
+    "number for response": (TextPair, {"response_uncreative": 0}),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FIELDS)
+def test_a_bad_field_is_refused_by_name_with_file_and_line(file: Path, name: str) -> None:
+    kind, change = BAD_FIELDS[name]
+    good = PAIR if kind is TextPair else STORY
+    write(file, good, good | change)
+    with pytest.raises(ProbeError, match=rf"rows\.jsonl:2: .*`{next(iter(change))}`"):
+        read_rows(file, kind)
+
+
+@pytest.mark.parametrize(("kind", "good"), [(TextPair, PAIR), (RatedText, STORY)])
+def test_a_missing_field_is_refused_by_name_and_the_needed_ones_are_listed(
+    file: Path, kind: type[Any], good: dict[str, Any]
+) -> None:
+    for missing in good:
+        write(file, {name: value for name, value in good.items() if name != missing})
+        with pytest.raises(ProbeError, match=rf"rows\.jsonl:1: the field `{missing}` is missing") as refusal:
+            read_rows(file, kind)
+        assert all(f"`{name}`" in str(refusal.value) for name in good)
+
+
+def test_a_missing_file_a_folder_and_an_empty_file_are_refused_by_path(file: Path) -> None:
+    with pytest.raises(ProbeError, match=r"rows\.jsonl: no such file"):
+        read_rows(file, RatedText)
+    with pytest.raises(ProbeError, match="no such file"):
+        read_rows(file.parent, RatedText)
+    file.touch()
+    with pytest.raises(ProbeError, match=r"rows\.jsonl: .*found an empty file"):
+        read_rows(file, RatedText)
+
+
+def test_the_pooled_text_is_the_response_where_there_is_one() -> None:
+    assert Passage("asked").pooled == "asked"
+    assert Passage("asked", "told").pooled == "told"
