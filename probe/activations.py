@@ -112,7 +112,7 @@ class ActivationExtractor:
         self, lm: FrozenLM, layers: Iterable[int] | None = None, store: "ActivationStore | None" = None
     ) -> None:
         self.lm, self.store, self.reads = lm, store, Reads()
-        wanted = range(lm.n_layers) if layers is None else layers
+        wanted = tuple(range(lm.n_layers) if layers is None else layers)
         unknown = [k for k in wanted if not -lm.n_layers <= k < lm.n_layers]
         if unknown:
             raise ProbeError(
@@ -130,13 +130,14 @@ class ActivationExtractor:
         keys = [self._key(e) for e in encoded]
         unique = list(dict.fromkeys(keys))
         by_key = dict(zip(keys, encoded, strict=True))
+        row_of = {key: row for row, key in reversed(list(enumerate(keys)))}
         found = self.store.load(unique) if self.store else {}
         plan = plan_batches([len(by_key[key].ids) for key in unique])
         missing = [rows for rows in plan if any(unique[i] not in found for i in rows)]
         shard: dict[str, Tensor] = {}
         waiting = 0
         for rows in track(missing, "reading the LM", disable=not (progress and missing), transient=True):
-            batch = self.lm.collate([by_key[unique[i]] for i in rows], rows)
+            batch = self.lm.collate([by_key[unique[i]] for i in rows], [row_of[unique[i]] for i in rows])
             entries = self._read(batch)
             shard |= {unique[i]: entry for i, entry in zip(rows, entries, strict=True) if unique[i] not in found}
             waiting += batch.input_ids.numel()
@@ -206,7 +207,7 @@ class ActivationStore:
                 if hashlib.sha256(shard.read_bytes()).hexdigest() != listed["sha256"]:
                     raise ValueError("its sha256 is not the one written down")
                 entries = load_file(shard)["entries"]
-            except (OSError, ValueError, KeyError, SafetensorError) as error:
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
                 self.warn(f"{shard.name} in {self.folder} is damaged ({error}); its texts are read again.")
                 continue
             self._memory |= {key: entry for key, entry in zip(listed["keys"], entries, strict=True) if key in wanted}

@@ -49,6 +49,7 @@ class Direction:
 
     def strength(self, value: float, unit: str, layer: int) -> float:
         """Converts a strength to absolute lambda: `absolute`, `gap` (class gaps) or `norm` (share of the residual norm)."""
+        self.at(layer)
         row = self.layers.index(layer)
         scale = {"absolute": 1.0, "gap": float(self.residual_gap[row]), "norm": float(self.residual_norm[row])}
         if unit not in scale:
@@ -75,6 +76,8 @@ class Direction:
         try:
             tensors = load_file(folder / "direction.safetensors")
             card = json.loads((folder / "direction.json").read_text())
+            if len(card["layers"]) != len(tensors["vectors"]):
+                raise ValueError(f"{len(tensors['vectors'])} vectors for {len(card['layers'])} layers")
             return cls(**tensors, layers=tuple(card["layers"]), chosen=card["chosen"], provenance=card["provenance"])
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ProbeError(f"{folder}: expected a saved direction, found none that can be read ({error}).") from error

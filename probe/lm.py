@@ -1,6 +1,7 @@
 """The frozen language model: load it, find its blocks, turn passages into token ids, generate, measure surprise."""
 
 import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -94,14 +96,27 @@ class FrozenLM:
             model = AutoModelForCausalLM.from_pretrained(spec.model, dtype=spec.dtype, use_safetensors=True, **trust)
         except ProbeError:
             raise
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             reason = next(line for line in f"{error}\n{type(error).__name__}".splitlines() if line.strip())
             raise ProbeError(
                 f"--lm.model {spec.model}: expected a model folder or a reachable Hugging Face id, but loading failed "
                 f"({reason.strip()[:160]}); the embedded model needs no network: --lm.model data/storyteller/lm0."
             ) from error
         nn.Module.to(model, _device(spec.device))
-        return cls(model, tokenizer, spec)
+        lm = cls(model, tokenizer, spec)
+        if not lm._is_causal():
+            raise ProbeError(
+                f"--lm.model {spec.model}: expected a decoder-only model, but in {type(model).__name__} a token sees "
+                "what follows it; choose a causal LM."
+            )
+        return lm
+
+    @torch.inference_mode()
+    def _is_causal(self) -> bool:
+        """Whether a token's state is the same whatever follows it; BERT and its kin call themselves decoders too."""
+        ids = torch.tensor([[1, 2], [1, 3]], device=self.device)
+        one, other = self.decoder(input_ids=ids, use_cache=False)[0][:, 0]
+        return torch.allclose(one, other, rtol=1e-2, atol=1e-3, equal_nan=True)
 
     @property
     def device(self) -> torch.device:
@@ -144,7 +159,10 @@ class FrozenLM:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over every weight (name, type, bytes) and the config: another fine-tune is another model."""
-        digest = hashlib.sha256(self.model.config.to_json_string(use_diff=True).encode())
+        config = self.model.config.to_diff_dict()
+        for noted in ("architectures", "dtype", "transformers_version", "_name_or_path"):  # what saving writes in
+            config.pop(noted, None)
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
         for name, tensor in self.model.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -176,6 +194,11 @@ class FrozenLM:
         rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return str(rendered)
 
+    @cached_property
+    def _around_prompt(self) -> tuple[str, str]:
+        before, _, after = self.render("\ue000").partition("\ue000")
+        return before, after
+
     def _ids(self, text: str | list[str], **kwargs: Any) -> Any:
         # A chat template writes its own BOS; adding special tokens again would double it.
         return self.tokenizer(text, add_special_tokens=not self.tokenizer.chat_template, **kwargs)
@@ -194,14 +217,19 @@ class FrozenLM:
         if passage.response is not None:
             start, end = len(prefix), len(text)
         else:
-            content = passage.prompt.strip()
-            start = prefix.rfind(content)
-            end = start + len(content)
+            # Not by searching for the prompt: "end" or "assistant" may occur in the template as well.
+            before, after = self._around_prompt
+            content = prefix[len(before) : len(prefix) - len(after)]
+            start = len(before) + len(content) - len(content.lstrip())
+            end = start + len(content.strip())
         encoding = self._ids(text, return_offsets_mapping=True)
         offsets = encoding["offset_mapping"]
-        pooled = [start <= first < last <= end for first, last in offsets] if start >= 0 else []
-        # Byte-level tokenizers put a leading space into the token, so a span may start inside one: take it by its end.
-        pooled = pooled if any(pooled) else [first < end and last > start and last > first for first, last in offsets]
+        # Tokenizers put a leading space into the token, so a span may begin inside its first one.
+        spaces = [last - first - len(text[first:last].lstrip()) for first, last in offsets]
+        pooled = [
+            first < last <= end and (first >= start or start <= first + space < last)
+            for (first, last), space in zip(offsets, spaces, strict=True)
+        ]
         length = max((i + 1 for i, inside in enumerate(pooled) if inside), default=0)
         cut = min(length, self.max_tokens)
         if not any(pooled[:cut]):

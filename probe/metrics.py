@@ -58,8 +58,11 @@ def ranks(values: Floats, weights: Floats) -> Floats:
 
     One sort serves all resamples: a block of ties that comes b times and ends at count c has the rank c - (b - 1) / 2.
     """
+    if np.isnan(values).any():
+        return np.full(weights.shape, np.nan)
     order = np.argsort(values, kind="stable")
-    first = np.flatnonzero(np.diff(values[order], prepend=np.nan) != 0)
+    ascending = values[order]
+    first = np.flatnonzero(np.append(True, ascending[1:] != ascending[:-1]))
     block = np.add.reduceat(weights[:, order], first, axis=1)
     rank_of_block = block.cumsum(1) - (block - 1) / 2
     member = np.empty(len(values), dtype=np.intp)

@@ -50,7 +50,7 @@ def _read_config(path: str) -> Mapping[str, Any]:
         raise ProbeError(
             f"--config {path}: cannot be read ({error.strerror}); `ls configs` shows what there is."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ProbeError(
             f"--config {path}: expected YAML, but {' '.join(str(error).split())}; correct that line."
         ) from error

@@ -72,7 +72,7 @@ def _records(path: Path) -> Iterator[tuple[Any, str]]:
         where = f"{path}:{number}"
         try:
             yield json.loads(line), where
-        except ValueError as error:  # JSONDecodeError and UnicodeDecodeError alike
+        except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
             raise ProbeError(f"{where}: expected one JSON object a line, found {line[:60]!r} ({error}).") from error
 
 
@@ -93,7 +93,7 @@ def _row(record: Any, kind: type[RowT], where: str) -> RowT:
 
 
 def _text(value: Any, name: str, where: str) -> str:
-    if isinstance(value, int) and name == "group":
+    if isinstance(value, int) and not isinstance(value, bool) and name == "group":
         return str(value)
     if not isinstance(value, str) or not value.strip():
         raise ProbeError(
@@ -109,9 +109,13 @@ def _text(value: Any, name: str, where: str) -> str:
 
 
 def _number(value: Any, name: str, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ProbeError(f"{where}: expected `{name}` to be a finite number, found {value!r}.")
-    return float(value)
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ProbeError(f"{where}: expected `{name}` to be a finite number, found {str(value)[:60]!r}.")
+    return number
 
 
 def _expected(kind: type[Any]) -> str:

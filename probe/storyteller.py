@@ -78,8 +78,13 @@ def sample_premise(rng: random.Random, template: int) -> Premise:
     return Premise(f"premise-{template:03d}", rng.choice(OPENERS), row["stem"], twists, filling)
 
 
-def sample_story(rng: random.Random, premise: Premise, level: float, family: Family, n_sentences: int) -> Story:
-    """Writes one story of the premise; every factor but the register is drawn independently of `level`."""
+def sample_story(
+    rng: random.Random, premise: Premise, level: float, family: Family, n_sentences: int, settled: bool = False
+) -> Story:
+    """Writes one story of the premise; every factor but the register is drawn independently of `level`.
+
+    A settled story keeps to one lead and one tail, in most of its sentences: its setting weighs as much as its register.
+    """
     words = grammar()
     factors = {kind: rng.choice(sorted(words["leads"][kind])) for kind in ("season", "hour", "weather")}
     factors |= {kind: rng.choice(sorted(words["tails"][kind])) for kind in ("genre", "mood")}
@@ -89,19 +94,24 @@ def sample_story(rng: random.Random, premise: Premise, level: float, family: Fam
         "dialogue": rng.choice(("rare", "often")),
         "sentences": rng.choice(("short", "long")),
     }
-    p_phrase = {"short": 0.2, "long": 0.7}[factors["sentences"]]
+    p_phrase = {"short": 0.4 if settled else 0.2, "long": 0.9 if settled else 0.7}[factors["sentences"]]
     p_speech = {"rare": 0.05, "often": 0.4}[factors["dialogue"]]
     registers: list[Register] = ["inventive" if rng.random() < level else "plain" for _ in range(n_sentences)]
     pool = {r: _frames_of(rng, r, family) for r in ("plain", "inventive")}
+
+    def phrase(where: str, *kinds: str) -> str:
+        kind = rng.choice(kinds)
+        chosen: str = rng.choice(words[where][kind][factors[kind]])
+        return chosen
+
+    setting = {where: phrase(where, *words[where]) if settled else None for where in ("leads", "tails")}
     sentences = []
     for register in registers:
         core = _inflect(rng, next(pool[register]), premise.filling, factors)
         if rng.random() < p_phrase:
-            kind = rng.choice(("season", "hour", "weather"))
-            core = f"{rng.choice(words['leads'][kind][factors[kind]])}, {core}"
+            core = f"{setting['leads'] or phrase('leads', *words['leads'])}, {core}"
         if rng.random() < p_phrase:
-            kind = rng.choice(("genre", "mood"))
-            core = f"{core} {rng.choice(words['tails'][kind][factors[kind]])}"
+            core = f"{core} {setting['tails'] or phrase('tails', *words['tails'])}"
         core = core[0].upper() + core[1:]
         if rng.random() < p_speech:
             speaker = premise.filling[rng.choice("NO")]

@@ -5,7 +5,7 @@ import pytest
 
 from probe.data import Row
 from probe.evaluation import METRICS, EvaluationSet, choose_layer, random_band
-from probe.metrics import Estimate, Floats, auroc, pair_accuracy, spearman
+from probe.metrics import Estimate, Floats, auroc, group_bootstrap, pair_accuracy, spearman
 
 
 def estimate(value: float, standard_error: float = 0.0) -> Estimate:
@@ -97,6 +97,26 @@ def test_every_number_over_stories_is_its_metric_function() -> None:
         )
         groups = {metric: table.estimates[metric][name].n_groups for metric in METRICS}
         assert groups == {metric: 25 if metric == "pair_accuracy" else 30 for metric in METRICS}
+
+
+def test_every_interval_over_stories_is_that_of_rows_drawn_for_real() -> None:
+    rows = [Row("p", "t", f"edge-{rating}", rating) for rating in (1.0, 3.0, 5.0)] + story_rows()
+    truth, x, lengths = truth_of(rows), noisy(rows, 2.0, 0), noisy(rows, 5.0, 1)
+    table = EvaluationSet(rows).evaluate({"x": x}, lengths, n_resamples=40).estimates
+
+    def metrics_of(drawn: Floats) -> Floats:
+        s, y = x[drawn], truth[drawn]
+        low, high = y < 3, y > 3
+        halves = (spearman(s[low], y[low]), spearman(s[high], y[high]))
+        return np.concatenate([spearman(s, y), *halves, auroc(s[y != 3], high[y != 3]), spearman(s, lengths[drawn])])
+
+    def statistic(weights: Floats) -> Floats:
+        return np.stack([metrics_of(np.repeat(np.arange(len(rows)), w.astype(int))) for w in weights])
+
+    expected = group_bootstrap(statistic, [row.group for row in rows], n_resamples=40)
+    for metric, estimate in zip([m for m in METRICS if m != "pair_accuracy"], expected, strict=True):
+        found = table[metric]["x"]
+        assert (found.lower, found.upper) == pytest.approx((estimate.lower, estimate.upper)), metric
 
 
 def test_a_switch_that_only_tells_the_halves_apart_is_unmasked_within_them() -> None:

@@ -49,6 +49,13 @@ def test_a_constant_score_ranks_nothing() -> None:
     assert np.isnan(spearman(truth, np.full(7, 3.3))).all()
 
 
+def test_a_column_with_a_score_that_is_no_number_has_no_rank_metric() -> None:
+    scores, truth = np.array([[1.0, 1.0], [2.0, np.nan], [3.0, 3.0], [4.0, 4.0]]), np.arange(4.0)
+    for value in (auroc(scores, truth > 1), spearman(scores, truth), pair_accuracy(scores[:2], scores[2:])):
+        assert np.isfinite(value[0])
+        assert np.isnan(value[1])
+
+
 @pytest.mark.parametrize("positive", [True, False])
 def test_one_class_alone_has_no_auroc(positive: bool) -> None:
     assert np.isnan(auroc(np.arange(8.0).reshape(4, 2), np.full(4, positive))).all()
@@ -164,8 +171,8 @@ def test_a_number_that_most_resamples_cannot_compute_has_no_interval() -> None:
     groups = [str(i) for i in range(25)]
 
     def needs(*rows: int) -> Estimate:
-        found = group_bootstrap(lambda drawn: np.array([1.0 if {*rows} <= {*drawn} else np.nan]), groups, 100)
-        return found[0]
+        """The estimate of a number that can be computed only where these rows were drawn."""
+        return group_bootstrap(lambda w: np.where(w[:, rows].all(1, keepdims=True), 1.0, np.nan), groups, 100)[0]
 
     # A group is in a resample with chance 0.64, three given ones together with chance 0.26.
     assert needs(0, 1, 2).value == 1

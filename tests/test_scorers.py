@@ -83,7 +83,7 @@ def test_the_linear_probe_reaches_scikit_learns_loss_and_ranking_at_every_layer(
         w, w_ref = to_numpy(scorer.weight[layer]), reference.coef_[0]
 
         def objective(logits: np.ndarray, w: np.ndarray) -> float:
-            return log_loss(y, expit(logits)) + (w @ w) / (2 * 0.1 * len(y))  # noqa: B023
+            return log_loss(y, expit(logits)) + (w @ w) / (2 * 0.1 * len(y))
 
         best = objective(reference.decision_function(z[:, layer]), w_ref)
         assert objective(to_numpy(ours[:, layer]), w) == pytest.approx(best, rel=1e-3)

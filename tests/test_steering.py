@@ -1,13 +1,13 @@
 import re
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import lightning as L
-from lightning.pytorch.loggers import TensorBoardLogger
 from probe.data import ContrastData
 from probe.errors import ProbeError
 from probe.lm import FrozenLM, LMSpec

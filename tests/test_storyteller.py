@@ -326,7 +326,7 @@ def test_a_bag_of_words_learned_on_family_a_knows_a_and_does_not_carry_over_to_b
         scores = model.decision_function([row["text"] for row in rows])
         return float(roc_auc_score([row["rating"] > 0.5 for row in rows], scores))
 
-    assert auroc("stories_a") > 0.95
+    assert auroc("stories_a") > 0.9
     assert auroc("stories_b") < 0.85
 
 

@@ -18,10 +18,10 @@ _PLAIN: dict[str, Any] = {
     "intermediate_size": 64,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
-    "max_position_embeddings": 256,
+    "max_position_embeddings": 1024,
 }
 _GROUPED = _PLAIN | {"num_key_value_heads": 2}
-_OLD = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256}
+_OLD = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 1024}
 # A window of 8 tokens is shorter than the texts of the tests, so it matters.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     **{name: _GROUPED for name in ("llama", "qwen2", "olmo2", "cohere", "granite", "smollm3", "starcoder2")},
@@ -40,12 +40,12 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "num_heads": 4,
         "attention_types": [[["global", "local", "global"], 1]],
         "window_size": 8,
-        "max_position_embeddings": 256,
+        "max_position_embeddings": 1024,
     },
     "opt": _PLAIN | {"ffn_dim": 64, "word_embed_proj_dim": 32},
     "falcon": _PLAIN,
     "bloom": {"hidden_size": 32, "n_layer": 3, "n_head": 4},
-    "mpt": {"d_model": 32, "n_layers": 3, "n_heads": 4, "max_seq_len": 256},
+    "mpt": {"d_model": 32, "n_layers": 3, "n_heads": 4, "max_seq_len": 1024},
     "mamba": {"hidden_size": 32, "num_hidden_layers": 3, "state_size": 4},
 }
 
