@@ -6,6 +6,7 @@ the paper's score ever needs of a text; no token states are stored.
 
 import hashlib
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ class ActivationExtractor:
         missing = [rows for rows in plan if any(unique[i] not in found for i in rows)]
         shard: dict[str, Tensor] = {}
         waiting = 0
-        for rows in track(missing, "reading the LM", disable=not (progress and missing), transient=True):
+        for rows in track(missing, "reading the LM", disable=not (progress and sys.stdout.isatty())):
             batch = self.lm.collate([by_key[unique[i]] for i in rows], [row_of[unique[i]] for i in rows])
             entries = self._read(batch)
             shard |= {unique[i]: entry for i, entry in zip(rows, entries, strict=True) if unique[i] not in found}

@@ -94,8 +94,8 @@ def sample_story(
         "dialogue": rng.choice(("rare", "often")),
         "sentences": rng.choice(("short", "long")),
     }
-    p_phrase = {"short": 0.4 if settled else 0.2, "long": 0.9 if settled else 0.7}[factors["sentences"]]
-    p_speech = {"rare": 0.05, "often": 0.4}[factors["dialogue"]]
+    p_phrase = {"short": 0.5 if settled else 0.2, "long": 1.0 if settled else 0.7}[factors["sentences"]]
+    p_speech = {"rare": 0.05, "often": 0.8 if settled else 0.4}[factors["dialogue"]]
     registers: list[Register] = ["inventive" if rng.random() < level else "plain" for _ in range(n_sentences)]
     pool = {r: _frames_of(rng, r, family) for r in ("plain", "inventive")}
 

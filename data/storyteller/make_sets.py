@@ -22,7 +22,7 @@ def pairs(rng: random.Random) -> Iterator[dict[str, Any]]:
     for template in range(len(grammar()["premises"])):
         for _ in range(FILLINGS):
             premise = sample_premise(rng, template)
-            n_sentences = rng.randint(6, 10)
+            n_sentences = rng.randint(4, 7)
             creative = sample_story(rng, premise, rng.betavariate(9, 1), "A", n_sentences)
             uncreative = sample_story(rng, premise, rng.betavariate(1, 9), "A", n_sentences)
             yield {
