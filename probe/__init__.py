@@ -26,6 +26,7 @@ _ROOM_OF = {
     "ablate": "hooks",
     "add": "hooks",
     "mean_difference": "directions",
+    "read_rows": "rows",
     "record": "hooks",
 }
 __all__ = sorted(_ROOM_OF)

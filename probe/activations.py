@@ -22,8 +22,9 @@ from torch import Tensor
 from probe.errors import ProbeError
 from probe.files import atomic_write
 from probe.hooks import record
-from probe.lm import Encoded, FrozenLM, TokenBatch
+from probe.lm import FrozenLM
 from probe.rows import Passage
+from probe.tokens import Encoded, TokenBatch
 
 Pooling = Literal["last", "mean", "unit_mean"]
 POOLINGS: tuple[Pooling, ...] = ("last", "mean", "unit_mean")

@@ -44,6 +44,8 @@ def main(argv: Sequence[str]) -> int:
         return 128 + signal.SIGINT
     except Exception as error:
         known = _probe_error(error)
+        if isinstance(error, OSError) and error.filename:
+            known = ProbeError(f"{error.filename}: {error.strerror}; free it, or name another file or folder.")
         if known is None or os.environ.get("PROBE_DEBUG"):
             raise
         print(f"error: {known}", file=sys.stderr)
@@ -73,9 +75,11 @@ def _run(argv: Sequence[str]) -> int:
 def _quiet() -> None:
     """Silences tips and a deprecation inside Lightning; nothing that a user could act on."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*dirpath has changed.*")
     warnings.filterwarnings("ignore", message=".*args parameter is intended.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*`lr_scheduler.step.*")
@@ -102,6 +106,10 @@ def _make_cli(argv: Sequence[str]) -> "LightningCLI":
     jsonargparse.set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["probe", "lightning", "torch"])
 
     class Parser(LightningArgumentParser):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            # An abbreviated option would be taken for the one it begins; a misspelt one must not pass.
+            super().__init__(*args, allow_abbrev=False, **kwargs)
+
         def print_usage(self, file: Any = None) -> None:
             print("python -m probe VERB --help shows every option.", file=file or sys.stderr)
 

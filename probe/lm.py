@@ -1,4 +1,4 @@
-"""The frozen language model: load it, find its blocks, turn passages into token ids, generate, measure surprise."""
+"""The frozen language model: load it, find its blocks, generate, measure surprise."""
 
 import hashlib
 import json
@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from probe.errors import ProbeError
 from probe.rows import Passage
+from probe.tokens import PassageEncoder
 
 
 @dataclass
@@ -40,31 +41,8 @@ class LMSpec:
     trust_remote_code: bool = False
 
 
-@dataclass(frozen=True)
-class TokenBatch:
-    """Right-padded token ids and the span that is pooled."""
-
-    input_ids: Tensor
-    """`[B, T]`"""
-    attention_mask: Tensor
-    """`[B, T]` 1 on real tokens."""
-    pool_mask: Tensor
-    """`[B, T]` 1 on tokens of the selected span; the template and BOS are never in it."""
-    example: Tensor
-    """`[B]` row numbers of the caller."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One passage as token ids, with the tokens of its pooled span marked."""
-
-    ids: tuple[int, ...]
-    pooled: tuple[bool, ...]
-    truncated: bool = False
-
-
 @dataclass
-class FrozenLM:
+class FrozenLM(PassageEncoder):
     """A causal language model that is read and steered but never trained; not part of any module tree."""
 
     model: PreTrainedModel
@@ -173,7 +151,7 @@ class FrozenLM:
         """sha256 of the chat template; of the empty text where there is none."""
         return hashlib.sha256(str(self.tokenizer.chat_template or "").encode()).hexdigest()
 
-    @cached_property
+    @property
     def max_tokens(self) -> int:
         """Longest sequence that is read."""
         config = self.model.config.get_text_config(decoder=True)
@@ -183,77 +161,6 @@ class FrozenLM:
             getattr(config, "n_positions", None),
         ]
         return min((limit for limit in limits if limit), default=4096)
-
-    def render(self, prompt: str) -> str:
-        """The text before the response: the chat template up to the reply, or the bare prompt of a base model."""
-        if not self.tokenizer.chat_template:
-            return f"{prompt}\n\n"
-        messages = [{"role": "user", "content": prompt}]
-        if self.spec.system:
-            messages.insert(0, {"role": "system", "content": self.spec.system})
-        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return str(rendered)
-
-    @cached_property
-    def _around_prompt(self) -> tuple[str, str]:
-        before, _, after = self.render("\ue000").partition("\ue000")
-        return before, after
-
-    def _ids(self, text: str | list[str], **kwargs: Any) -> Any:
-        # A chat template writes its own BOS; adding special tokens again would double it.
-        return self.tokenizer(text, add_special_tokens=not self.tokenizer.chat_template, **kwargs)
-
-    def encode(self, passages: Sequence[Passage]) -> list[Encoded]:
-        """Tokenises passages and marks the pooled span; nothing after the span is kept, a causal LM never needs it.
-
-        Raises:
-            ProbeError: where a span holds no token, or with `strict` where one is too long.
-        """
-        return [self._encode(passage) for passage in passages]
-
-    def _encode(self, passage: Passage) -> Encoded:
-        prefix = self.render(passage.prompt)
-        text = prefix + (passage.response or "")
-        if passage.response is not None:
-            start, end = len(prefix), len(text)
-        else:
-            # Not by searching for the prompt: "end" or "assistant" may occur in the template as well.
-            before, after = self._around_prompt
-            content = prefix[len(before) : len(prefix) - len(after)]
-            start = len(before) + len(content) - len(content.lstrip())
-            end = start + len(content.strip())
-        encoding = self._ids(text, return_offsets_mapping=True)
-        offsets = encoding["offset_mapping"]
-        # Tokenizers put a leading space into the token, so a span may begin inside its first one.
-        spaces = [last - first - len(text[first:last].lstrip()) for first, last in offsets]
-        pooled = [
-            first < last <= end and (first >= start or start <= first + space < last)
-            for (first, last), space in zip(offsets, spaces, strict=True)
-        ]
-        length = max((i + 1 for i, inside in enumerate(pooled) if inside), default=0)
-        cut = min(length, self.max_tokens)
-        if not any(pooled[:cut]):
-            raise ProbeError(
-                f"no token of the text {passage.pooled[:60]!r} is left to read within {self.max_tokens} tokens; "
-                "shorten its prompt, raise --lm.max_tokens or drop the row."
-            )
-        if cut < length and self.spec.strict:
-            raise ProbeError(
-                f"the text {passage.pooled[:60]!r} has {length} tokens, more than the {self.max_tokens} allowed, and "
-                "--strict refuses to cut it; shorten it or raise --lm.max_tokens."
-            )
-        return Encoded(tuple(encoding["input_ids"][:cut]), tuple(pooled[:cut]), cut < length)
-
-    def collate(self, encoded: Sequence[Encoded], example: Sequence[int]) -> TokenBatch:
-        """Pads on the right: a causal LM's real tokens never see what follows them."""
-        width = max(len(e.ids) for e in encoded)
-        pad = int(self.tokenizer.pad_token_id or 0)
-        ids = torch.tensor([[*e.ids, *[pad] * (width - len(e.ids))] for e in encoded])
-        pool = torch.tensor([[*e.pooled, *[False] * (width - len(e.ids))] for e in encoded])
-        lengths = torch.tensor([len(e.ids) for e in encoded])
-        mask = (torch.arange(width) < lengths[:, None]).long()
-        batch = (ids, mask, pool.long(), torch.tensor(list(example)))
-        return TokenBatch(*(t.to(self.device) for t in batch))
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[str], max_new_tokens: int, temperature: float, seed: int) -> list[str]:
