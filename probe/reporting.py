@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from probe.evaluation import EvaluationSet
-from probe.figures import layer_curves, score_histogram, steering_curves
+from probe.figures import layer_curve, score_histogram, steering_curve
 from probe.files import atomic_write
 from probe.metrics import Estimate
 from probe.scorers.base import CONTROLS, HasDirection, Scorer
@@ -34,30 +34,38 @@ class RunReport(L.Callback):
             self._figures(trainer, pl_module, "validation")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Figures of the test."""
+        """Figures of the test, and this run's row in the table of hyper-parameters."""
         self._figures(trainer, pl_module, "test")
+        assert isinstance(pl_module, Scorer)
+        settings = {**pl_module.identity(), "lm": pl_module.lm_spec.model, "layer": pl_module.chosen_layer}
+        shown = {key: settings[key] for key in ("method", "span", "pooling", "lm", "layer")}
+        chosen = {m: e[f"layer_{pl_module.chosen_layer}"] for m, e in pl_module.results["test"].estimates.items()}
+        for logger in _boards(trainer):
+            logger.log_hyperparams(shown, {f"hp/test_{metric}": estimate.value for metric, estimate in chosen.items()})
 
     def _figures(self, trainer: L.Trainer, scorer: L.LightningModule, split: Literal["validation", "test"]) -> None:
         assert isinstance(scorer, Scorer)
-        layers, step = scorer.extractor.layers, trainer.global_step
-        column = layers.index(scorer.chosen_layer) if scorer.chosen_layer in layers else 0
-        judge = EvaluationSet(scorer.data.rows[split])
-        scores = scorer.scored[split][judge.judged, column]
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                board, name = logger.experiment, "val" if split == "validation" else "test"
-                curves = layer_curves(scorer.results[split], layers, scorer.chosen_layer, scorer.bands[split])
-                board.add_figure(f"{name}/layers", curves, step)
-                board.add_figure(
-                    f"{name}/scores", score_histogram(scores, judge.truth, judge.middle, layers[column]), step
-                )
-                for half, chosen in (("lower", judge.truth < judge.middle), ("upper", judge.truth > judge.middle)):
-                    board.add_histogram(f"{name}/scores_{half}_half", scores[chosen], step)
-                for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                    if isinstance(callback, SteeringCallback) and callback.samples and split == "validation":
-                        board.add_figure(
-                            "steer/curves", steering_curves(callback.curves(), callback.strength_unit), step
-                        )
+        layers, step, name = scorer.extractor.layers, trainer.global_step, "val" if split == "validation" else "test"
+        judge, result = EvaluationSet(scorer.data.rows[split]), scorer.results[split]
+        scores = scorer.scored[split][judge.judged, layers.index(scorer.chosen_layer)]
+        steering = [c for c in vars(trainer)["callbacks"] if isinstance(c, SteeringCallback) and c.samples]
+        for board in (logger.experiment for logger in _boards(trainer)):
+            for metric in result.estimates:
+                figure = layer_curve(result, metric, layers, scorer.chosen_layer, scorer.bands[split])
+                board.add_figure(f"{name}/layers/{metric}", figure, step)
+            histogram = score_histogram(scores, judge.truth, judge.middle, scorer.chosen_layer)
+            board.add_figure(f"{name}/scores", histogram, step)
+            board.add_histogram(f"{name}/scores_lower_half", scores[judge.truth < judge.middle], step)
+            board.add_histogram(f"{name}/scores_upper_half", scores[judge.truth > judge.middle], step)
+            for callback in steering if split == "validation" else ():
+                for measure, curve in callback.curves().items():
+                    board.add_figure(
+                        f"steer/curves/{measure}", steering_curve(measure, curve, callback.strength_unit), step
+                    )
+
+
+def _boards(trainer: L.Trainer) -> list[TensorBoardLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
 class ScoreWriter(BasePredictionWriter):

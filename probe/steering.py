@@ -180,20 +180,23 @@ def _dull_prompts(rows: Sequence[Row], groups: Sequence[str]) -> list[str]:
 
 
 def sample_table(samples: Sequence[SteeredText]) -> str:
-    """Markdown table of samples, prompt by prompt; model text is escaped, so no cell can break out of it."""
-    columns = ["prompt", "strength", "score", "extra NLL", "inventive", "text"]
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for sample in sorted(samples, key=lambda s: (s.prompt, s.strength)):
-        share = "-" if sample.inventive_share is None else f"{sample.inventive_share:.2f}"
-        cells = [
-            _escape(sample.prompt),
-            f"{sample.strength:g}",
-            f"{sample.score:.3f}",
-            f"{sample.extra_nll:+.2f}",
-            share,
-        ]
-        lines.append("| " + " | ".join([*cells, _escape(sample.text)]) + " |")
+    """Markdown table of samples, a row per prompt and a column per strength; model text is escaped and stays in its cell."""
+    strengths = sorted({sample.strength for sample in samples})
+    lines = [
+        "| prompt | " + " | ".join(f"strength {s:g}" for s in strengths) + " |",
+        "|" + "---|" * (len(strengths) + 1),
+    ]
+    by_prompt: dict[str, dict[float, SteeredText]] = {}
+    for sample in samples:
+        by_prompt.setdefault(sample.prompt, {})[sample.strength] = sample
+    for prompt, texts in by_prompt.items():
+        lines.append("| " + " | ".join([_escape(prompt), *(_sample_cell(texts[s]) for s in strengths)]) + " |")
     return "\n".join(lines)
+
+
+def _sample_cell(sample: SteeredText) -> str:
+    share = "" if sample.inventive_share is None else f", inventive {sample.inventive_share:.2f}"
+    return f"**score {sample.score:.3f}, extra NLL {sample.extra_nll:+.2f}{share}**<br>{_escape(sample.text)}"
 
 
 def _mean(values: Sequence[float]) -> float:

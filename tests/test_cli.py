@@ -85,6 +85,7 @@ def test_fit_of_the_probe_logs_a_loss_curve_per_layer(here: Path) -> None:
 
     assert main((*FIT, "--model", "LinearProbe", "--trainer.max_epochs", "3", "--steering.n_prompts", "0")) == 0
     events = EventAccumulator(str(here / "lightning_logs/probe/version_0")).Reload()
+    assert "_hparams_/session_start_info" in events.summary_metadata
     losses = [e.value for e in events.Scalars("train/loss/layer_0")]
     assert len(losses) == 3
     assert losses == sorted(losses, reverse=True)

@@ -16,11 +16,25 @@ pytestmark = pytest.mark.faults
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished, undisturbed run and its cache: what a disturbed one must equal. Only one test may read the LM anew."""
+    folder = tmp_path_factory.mktemp("faults")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ("data", "configs"):
+            Path(name).symlink_to(ROOT / name)
+        finish(start("whole"))
+    return folder
+
+
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder whose `run/cache` remembers everything."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "data").symlink_to(ROOT / "data")
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for name in ("data", "configs", "whole"):
+        Path(name).symlink_to(whole / name)
+    shutil.copytree("whole/cache", "run/cache")
     return tmp_path
 
 
@@ -47,7 +61,6 @@ def wait_for(condition, process: subprocess.Popen[bytes]) -> None:
 
 
 def test_a_fit_killed_while_reading_continues_at_the_first_missing_shard_to_the_same_numbers(here: Path) -> None:
-    finish(start("whole"))
     whole = metrics("whole")
     killed = start("killed")
     wait_for(lambda: len(list(Path("killed/cache").glob("*.json"))) >= 3, killed)
@@ -62,7 +75,6 @@ def test_a_fit_killed_while_reading_continues_at_the_first_missing_shard_to_the_
 
 
 def test_a_flipped_byte_in_a_shard_is_noticed_named_and_read_again(here: Path) -> None:
-    finish(start("run"))
     shard = max(Path("run/cache").glob("*.safetensors"), key=lambda path: path.stat().st_size)
     data = bytearray(shard.read_bytes())
     data[-1000] ^= 1
@@ -71,21 +83,20 @@ def test_a_flipped_byte_in_a_shard_is_noticed_named_and_read_again(here: Path) -
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0
     assert shard.name in err.decode()
-    assert metrics("run", 1)["results"] == metrics("run")["results"]
-    assert 0 < metrics("run", 1)["reads"]["texts"] < metrics("run")["reads"]["texts"]
+    assert metrics("run")["results"] == metrics("whole")["results"]
+    assert 0 < metrics("run")["reads"]["texts"] < metrics("whole")["reads"]["texts"]
 
 
 def test_a_probe_killed_while_training_resumes_to_the_same_numbers(here: Path) -> None:
     probe = ("--model", "LinearProbe", "--model.init_args.iterations=4", "--trainer.max_epochs=8")
-    finish(start("whole", *probe))
-    shutil.copytree("whole/cache", "killed/cache")
-    killed = start("killed", *probe)
-    checkpoint = Path("killed/probe/version_0/checkpoints/last.ckpt")
+    finish(start("run", *probe))
+    killed = start("run", *probe)
+    checkpoint = Path("run/probe/version_1/checkpoints/last.ckpt")
     wait_for(checkpoint.exists, killed)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
-    finish(start("killed", *probe, "--ckpt_path", str(checkpoint)))
-    assert metrics("killed", 1)["results"] == metrics("whole")["results"]
+    finish(start("run", *probe, "--ckpt_path", str(checkpoint)))
+    assert metrics("run", 2)["results"] == metrics("run", 0)["results"]
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -102,6 +113,6 @@ def test_the_main_job_needs_no_network(here: Path) -> None:
     if subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode:
         pytest.skip("this machine lets no process give up its network")
     command = ["unshare", "-rn", sys.executable, "-m", "probe", "fit", "--config", "configs/quickstart.yaml"]
-    subprocess.run([*command, "--steering.n_prompts=0"], check=True, capture_output=True)
+    subprocess.run([*command, "--model.init_args.cache_dir=run/cache"], check=True, capture_output=True)
     run = Path("lightning_logs/probe/version_0")
     assert yaml.safe_load((run / "config.yaml").read_text())["lm"]["model"] == "data/storyteller/lm0"
