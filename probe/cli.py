@@ -38,7 +38,12 @@ def main(argv: Sequence[str]) -> int:
         if not {"-h", "--help"} & set(argv):
             check(argv)
         return _run(argv)
-    except SystemExit as stop:  # the parser's own errors, already printed; Lightning's after SIGTERM
+    except SystemExit as stop:
+        # The parser's own errors are printed already; Lightning leaves by SystemExit after a signal, with code 1 or none.
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return 128 + signal.SIGINT
+        if type(stop).__name__ == "SIGTERMException":
+            return 128 + signal.SIGTERM
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -68,8 +73,8 @@ def _probe_error(error: BaseException | None) -> ProbeError | None:
 
 def _run(argv: Sequence[str]) -> int:
     _quiet()
-    cli = _make_cli(["--lm.strict=true" if word == "--strict" else word for word in argv])
-    return 128 + signal.SIGTERM if getattr(cli.trainer, "received_sigterm", False) else 0
+    _make_cli(["--lm.strict=true" if word == "--strict" else word for word in argv])
+    return 0
 
 
 def _quiet() -> None:
@@ -79,6 +84,8 @@ def _quiet() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    # Every process logs the same values: they are computed from the rows of all.
+    warnings.filterwarnings("ignore", message=".*recommended to use .*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*dirpath has changed.*")
     warnings.filterwarnings("ignore", message=".*args parameter is intended.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -134,8 +141,6 @@ def _make_cli(argv: Sequence[str]) -> "LightningCLI":
                 raise ProbeError(f"--ckpt_path {path}: no such file; `last` takes the newest under lightning_logs.")
 
         def after_fit(self) -> None:
-            if self.trainer.interrupted or self.trainer.received_sigterm:
-                return
             self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
             self.after_test()
 

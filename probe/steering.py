@@ -96,9 +96,10 @@ class SteeringCallback(L.Callback):
         due = last or (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if trainer.state.fn != "fit" or trainer.sanity_checking or not (self.n_prompts and due):
             return
+        folder = trainer.log_dir  # asks every process, so it stands before what only the first one does
         if trainer.is_global_zero and isinstance(pl_module, Scorer) and isinstance(pl_module, HasDirection):
             self.samples = self._steer(pl_module, pl_module.direction().at(pl_module.chosen_layer))
-            self._log(trainer)
+            self._log(trainer, folder)
 
     def _steer(self, scorer: Scorer, a: Tensor) -> list[SteeredText]:
         layer, lm = scorer.chosen_layer, scorer.lm
@@ -158,7 +159,7 @@ class SteeringCallback(L.Callback):
         }
         return {n: {s: _mean(values[n, s]) for s in self.strengths} for n in names}
 
-    def _log(self, trainer: L.Trainer) -> None:
+    def _log(self, trainer: L.Trainer, folder: str | None) -> None:
         for measure, curve in self.curves().items():
             for strength, value in curve.items():
                 for logger in trainer.loggers:
@@ -167,9 +168,9 @@ class SteeringCallback(L.Callback):
             logger.log_metrics({"steer/cosine_with_other_groups": self.cosine}, step=trainer.global_step)
             if isinstance(logger, L.pytorch.loggers.TensorBoardLogger):
                 logger.experiment.add_text("steer/samples", sample_table(self.samples), trainer.global_step)
-        if trainer.log_dir:
+        if folder:
             lines = "".join(json.dumps(asdict(sample)) + "\n" for sample in self.samples)
-            atomic_write(Path(trainer.log_dir) / "steering.jsonl", lambda path: path.write_text(lines))
+            atomic_write(Path(folder) / "steering.jsonl", lambda path: path.write_text(lines))
 
 
 def _dull_prompts(rows: Sequence[Row], groups: Sequence[str]) -> list[str]:

@@ -116,3 +116,20 @@ def test_the_main_job_needs_no_network(here: Path) -> None:
     subprocess.run([*command, "--model.init_args.cache_dir=run/cache"], check=True, capture_output=True)
     run = Path("lightning_logs/probe/version_0")
     assert yaml.safe_load((run / "config.yaml").read_text())["lm"]["model"] == "data/storyteller/lm0"
+
+
+def test_two_processes_give_the_numbers_of_one(here: Path) -> None:
+    finish(
+        start(
+            "run",
+            "--steering.n_prompts=2",
+            "--steering.max_new_tokens=8",
+            "--trainer.devices=2",
+            "--trainer.strategy=ddp",
+        )
+    )
+    ours = [(r["metric"], r["column"], r["value"]) for r in metrics("run")["results"]["test"]]
+    one = [(r["metric"], r["column"], r["value"]) for r in metrics("whole")["results"]["test"]]
+    assert [row[:2] for row in ours] == [row[:2] for row in one]
+    assert [row[2] for row in ours] == pytest.approx([row[2] for row in one], abs=1e-3)
+    assert metrics("run")["chosen_layer"] == metrics("whole")["chosen_layer"]
