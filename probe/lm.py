@@ -3,12 +3,17 @@
 import hashlib
 import json
 import math
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
+from huggingface_hub.constants import ENDPOINT
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -62,16 +67,16 @@ class FrozenLM(PassageEncoder):
         Raises:
             ProbeError: for an unknown or unreachable model, an encoder-decoder, or a missing tokenizer.
         """
-        trust = {"trust_remote_code": spec.trust_remote_code}
+        options = {"trust_remote_code": spec.trust_remote_code, "local_files_only": not _hub_answers(spec.model)}
         try:
-            config = AutoConfig.from_pretrained(spec.model, **trust)
+            config = AutoConfig.from_pretrained(spec.model, **options)
             if getattr(config, "is_encoder_decoder", False):
                 raise ProbeError(
                     f"--lm.model {spec.model}: expected a decoder-only model, found the encoder-decoder "
                     f"{config.model_type}; choose a causal LM."
                 )
-            tokenizer = AutoTokenizer.from_pretrained(spec.model, **trust)
-            model = AutoModelForCausalLM.from_pretrained(spec.model, dtype=spec.dtype, use_safetensors=True, **trust)
+            tokenizer = AutoTokenizer.from_pretrained(spec.model, **options)
+            model = AutoModelForCausalLM.from_pretrained(spec.model, dtype=spec.dtype, use_safetensors=True, **options)
         except ProbeError:
             raise
         except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -199,6 +204,20 @@ class FrozenLM(PassageEncoder):
             weights = batch.pool_mask[:, 1:].flatten()
             values[row] = (losses * weights).sum() / weights.sum()
         return values
+
+
+def _hub_answers(model: str) -> bool:
+    """Whether asking the hub makes sense: without a network its client would retry for half a minute."""
+    host = urlsplit(ENDPOINT)
+    if Path(model).exists():
+        return False
+    if getproxies():
+        return True
+    try:
+        socket.create_connection((host.hostname or "", host.port or 443), timeout=3).close()
+    except OSError:
+        return False
+    return True
 
 
 def _device(name: str) -> torch.device:

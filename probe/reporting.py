@@ -144,6 +144,8 @@ def print_report(console: Console, folder: Path, scorer: Scorer, steering: Steer
         chosen = layer == str(scorer.chosen_layer)
         cells = [_cell(columns[name]) for columns in result.estimates.values()]
         table.add_row(f"{layer} (chosen)" if chosen else layer, *cells, style="bold" if chosen else None)
+    p5, p95 = np.nanpercentile(scorer.bands["test"], [5, 95])
+    table.add_row("200 random", f"{p5:.2f} to {p95:.2f}\n[dim]5-95 %[/dim]")
     console.print(table)
     console.print(verdict(scorer), highlight=False)
     if steering and steering.samples:
