@@ -150,7 +150,7 @@ def _make_cli(argv: Sequence[str]) -> "LightningCLI":
             folder = Path(self.trainer.log_dir or ".")
             if self.trainer.is_global_zero:
                 write_report(folder, self.model, steering)
-                print_report(Console(), folder, self.model, steering)
+                print_report(Console(width=None if sys.stdout.isatty() else 120), folder, self.model, steering)
 
     last = ModelCheckpoint(filename="last", enable_version_counter=False)
     return ProbeCLI(

@@ -61,6 +61,8 @@ def steering_curve(measure: str, curve: Mapping[float, float], unit: str) -> Fig
     figure = Figure(figsize=(4.4, 3.4), layout="constrained")
     axis = figure.subplots()
     axis.plot(list(curve), list(curve.values()), marker="o", color=BLUE)
+    if measure.endswith("_share"):
+        axis.set_ylim(0, 1)
     label = {"extra_nll": "extra NLL (nats per token)", "score": "clean re-score (mean cosine)"}
     axis.set(xlabel=f"strength ({unit})", ylabel=label.get(measure, measure.replace("_", " ")))
     return figure

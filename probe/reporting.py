@@ -137,12 +137,13 @@ def print_report(console: Console, folder: Path, scorer: Scorer, steering: Steer
         title=f"{type(scorer).__name__} read from {scorer.span}s, on test: {judged}, 95 % group-bootstrap intervals",
     )
     table.add_column("layer")
-    for metric in result.estimates:
+    shown = {m: e for m, e in result.estimates.items() if np.isfinite([x.value for x in e.values()]).any()}
+    for metric in shown:
         table.add_column(metric.replace("_", " "))
     for name in result.estimates["spearman"]:
         layer = name.removeprefix("layer_").replace("_", " ")
         chosen = layer == str(scorer.chosen_layer)
-        cells = [_cell(columns[name]) for columns in result.estimates.values()]
+        cells = [_cell(columns[name]) for columns in shown.values()]
         table.add_row(f"{layer} (chosen)" if chosen else layer, *cells, style="bold" if chosen else None)
     p5, p95 = np.nanpercentile(scorer.bands["test"], [5, 95])
     table.add_row("200 random", f"{p5:.2f} to {p95:.2f}\n[dim]5-95 %[/dim]")
