@@ -105,12 +105,14 @@ def _make_cli(argv: Sequence[str]) -> "LightningCLI":
 
     from probe.data import ContrastData
     from probe.lm import LMSpec
-    from probe.reporting import RunReport, ScoreWriter, print_report, write_report
+    from probe.reporting import RunReport, ScoreWriter, print_report, print_table, write_report
     from probe.scorers import Scorer
     from probe.steering import SteeringCallback
 
     # A config may name classes, so it could name subprocess.Popen: only these packages are admitted.
     jsonargparse.set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["probe", "lightning", "torch"])
+
+    width = None if sys.stdout.isatty() else 120
 
     class Parser(LightningArgumentParser):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -140,6 +142,16 @@ def _make_cli(argv: Sequence[str]) -> "LightningCLI":
             elif path and not Path(path).is_file():
                 raise ProbeError(f"--ckpt_path {path}: no such file; `last` takes the newest under lightning_logs.")
 
+        def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+            kwargs = super()._prepare_subcommand_kwargs(subcommand)
+            return kwargs | ({"verbose": False} if "verbose" in kwargs else {})  # our own table says more in less
+
+        def after_validate(self) -> None:
+            folder = Path(self.trainer.log_dir or ".")
+            if self.trainer.is_global_zero:
+                write_report(folder, self.model, None)
+                print_table(Console(width=width), self.model, "validation")
+
         def after_fit(self) -> None:
             self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
             self.after_test()
@@ -150,7 +162,7 @@ def _make_cli(argv: Sequence[str]) -> "LightningCLI":
             folder = Path(self.trainer.log_dir or ".")
             if self.trainer.is_global_zero:
                 write_report(folder, self.model, steering)
-                print_report(Console(width=None if sys.stdout.isatty() else 120), folder, self.model, steering)
+                print_report(Console(width=width), folder, self.model, steering)
 
     last = ModelCheckpoint(filename="last", enable_version_counter=False)
     return ProbeCLI(

@@ -126,15 +126,15 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def print_report(console: Console, folder: Path, scorer: Scorer, steering: SteeringCallback | None) -> None:
-    """Prints the table, the verdict, two dull prompts with and without steering, and what to do next."""
-    result = scorer.results["test"]
+def print_table(console: Console, scorer: Scorer, split: Literal["validation", "test"]) -> None:
+    """Prints every metric of one split, a row per layer, control and the band of random directions."""
+    result = scorer.results[split]
     judged = (
         f"{result.n_stories} rated stories" if result.n_stories else f"{2 * result.n_pairs} texts of held-out pairs"
     )
     table = Table(
         box=SIMPLE_HEAD,
-        title=f"{type(scorer).__name__} read from {scorer.span}s, on test: {judged}, 95 % group-bootstrap intervals",
+        title=f"{type(scorer).__name__} read from {scorer.span}s, on {split}: {judged}, 95 % group-bootstrap intervals",
     )
     table.add_column("layer")
     shown = {m: e for m, e in result.estimates.items() if np.isfinite([x.value for x in e.values()]).any()}
@@ -145,9 +145,14 @@ def print_report(console: Console, folder: Path, scorer: Scorer, steering: Steer
         chosen = layer == str(scorer.chosen_layer)
         cells = [_cell(columns[name]) for columns in shown.values()]
         table.add_row(f"{layer} (chosen)" if chosen else layer, *cells, style="bold" if chosen else None)
-    p5, p95 = np.nanpercentile(scorer.bands["test"], [5, 95])
+    p5, p95 = np.nanpercentile(scorer.bands[split], [5, 95])
     table.add_row("200 random", f"{p5:.2f} to {p95:.2f}\n[dim]5-95 %[/dim]")
     console.print(table)
+
+
+def print_report(console: Console, folder: Path, scorer: Scorer, steering: SteeringCallback | None) -> None:
+    """Prints the table, the verdict, two dull prompts with and without steering, and what to do next."""
+    print_table(console, scorer, "test")
     console.print(verdict(scorer), highlight=False)
     if steering and steering.samples:
         _print_stories(console, steering)

@@ -75,8 +75,11 @@ def test_fit_prints_a_table_a_verdict_stories_and_the_next_command(
     tested = json.loads(Path("lightning_logs/probe/version_2/metrics.json").read_text())
     assert tested["results"]["test"] == metrics["results"]["test"]
     assert tested["chosen_layer"] == metrics["chosen_layer"]
+    capsys.readouterr()
+    assert main(("validate", *FIT[1:], "--ckpt_path", "last")) == 0
+    assert "on validation: 20 rated stories" in " ".join(capsys.readouterr().out.split())
     assert main(("predict", *FIT[1:], "--ckpt_path", "last")) == 0
-    scores = [json.loads(line) for line in Path("lightning_logs/probe/version_3/scores.jsonl").read_text().splitlines()]
+    scores = [json.loads(line) for line in Path("lightning_logs/probe/version_4/scores.jsonl").read_text().splitlines()]
     assert len(scores) == metrics["results"]["test"][0]["n"] + 16
 
 
@@ -106,7 +109,9 @@ def test_help_names_every_verb_without_importing_torch() -> None:
         ((*FIT, "--data.pairs", "none.jsonl"), "none.jsonl: no such file"),
         ((*FIT, "--data.init_args.pairs=bad.jsonl"), "bad.jsonl:2"),
         ((*FIT, "--data.init_args.pairs=oneside.jsonl"), "`uncreative` is missing"),
+        ((*FIT, "--data.init_args.pairs=empty.jsonl"), "empty.jsonl:1: expected `creative` to be a non-empty text"),
         ((*FIT, "--lm.model", "./nowhere"), "config.json"),
+        ((*FIT, "--lm.model", "./t5"), "encoder-decoder"),
         ((*FIT, "--model.init_args.spam", "response"), "spam"),
         ((*FIT, "--trainer.max_epoch", "3"), "max_epoch"),
         ((*FIT, "--model.init_args.pooling", "max"), "max"),
@@ -131,6 +136,9 @@ def test_bad_input_ends_in_one_clear_sentence(
     Path("bad.jsonl").write_text(pair + "\n{oops\n")
     Path("oneside.jsonl").write_text(json.dumps({"creative": "a", "group": "g"}) + "\n")
     Path("few.jsonl").write_text(pair + "\n")
+    Path("empty.jsonl").write_text(json.dumps({"creative": " ", "uncreative": "b", "group": "g"}) + "\n")
+    Path("t5").mkdir()
+    Path("t5/config.json").write_text(json.dumps({"model_type": "t5", "is_encoder_decoder": True}))
     assert says in refused(capsys, *argv)
 
 
