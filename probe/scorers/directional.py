@@ -1,5 +1,7 @@
 """What the scorers with a direction share: class sums that are streamed beside the training, and the saved direction."""
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -52,9 +54,9 @@ class DirectionalScorer(Scorer):
         self.residual_norm.copy_(norm)
         self.unit_means.copy_(self._unit_sums.compute()[0])
 
+    @abstractmethod
     def unit_vectors(self) -> Tensor:
         """The direction of each layer `[L, D]`, unit norm, in the residual stream's own coordinates."""
-        raise NotImplementedError
 
     def direction(self) -> Direction:
         """The direction at every layer, with the gaps measured on the training pairs."""
