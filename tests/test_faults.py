@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,9 @@ def start(folder: str, *argv: str) -> subprocess.Popen[bytes]:
     """Starts a quickstart fit in its own process; everything it leaves is named by `folder`."""
     command = [sys.executable, "-m", "probe", "fit", "--config", "configs/quickstart.yaml", "--steering.n_prompts=0"]
     command += [f"--model.init_args.cache_dir={folder}/cache", f"--trainer.logger.init_args.save_dir={folder}"]
-    return subprocess.Popen([*command, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    # A shell's background jobs ignore SIGINT and hand that down: a child has to be told that it may be interrupted.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen([*command, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=heed)
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
