@@ -326,7 +326,10 @@ def test_a_bag_of_words_learned_on_family_a_knows_a_and_does_not_carry_over_to_b
         scores = model.decision_function([row["text"] for row in rows])
         return float(roc_auc_score([row["rating"] > 0.5 for row in rows], scores))
 
-    assert auroc("stories_a") > 0.9
+    known = [row for row in load_set("pairs") if row["group"] in held_out]
+    sides = [row[f"response_{side}"] for row in known for side in ("creative", "uncreative")]
+    assert roc_auc_score([1, 0] * len(known), model.decision_function(sides)) > 0.95  # family A, unseen premises
+    assert auroc("stories_a") > 0.9  # settled and rarely extreme: 0.947 here, 0.95 was held on the first draw
     assert auroc("stories_b") < 0.85
 
 
