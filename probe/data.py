@@ -1,7 +1,7 @@
 """ContrastData: the LightningDataModule that splits rows by group and yields row numbers and labels, never texts."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from probe.errors import ProbeError
-from probe.rows import Passage, RatedText, Span, TextPair, read_rows
+from probe.rows import Passage, Preference, RatedText, Span, TextPair, read_rows
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -19,15 +19,19 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Row:
-    """One text to read: a side of a pair, or a rated story."""
+    """One text to read: a side of a pair, a rated story, or one of two stories that people compared."""
 
     prompt: str
     response: str | None
     group: str
     truth: float
-    """The rating; for a side of a pair 1 (creative) or 0."""
+    """The rating; for a side of a pair 1 (creative) or 0; for a compared story 1 (preferred), 0, or 1/2 (tie)."""
     pair: int = -1
     """Which pair of its split it belongs to; -1 for a story."""
+    raters: Mapping[str, float] | None = None
+    """Each rater's own rating of a story, where it is known."""
+    comparison: int = -1
+    """Which comparison of its split it belongs to; -1 for none."""
 
     def passage(self, span: Span) -> Passage:
         """What the LM reads; a story is always read over its own text."""
@@ -48,10 +52,11 @@ class ContrastData(L.LightningDataModule):
     stories, groups are split at random by `fractions`, and the classes themselves are the truth.
 
     Args:
-        pairs: JSONL of contrastive pairs: creative, uncreative, group, and optionally response_creative and
+        pairs: JSONL or CSV (so for all files here) of contrastive pairs: creative, uncreative, group, and optionally response_creative and
             response_uncreative.
         validation_stories: JSONL of rated texts (text, rating, group, optionally prompt) on which the layer is chosen.
-        test_stories: JSONL of rated texts on which the result is read, once.
+        test_stories: JSONL of rated texts on which the result is read, once; with `raters` their agreement is reported.
+        test_preferences: JSONL of compared texts (text_a, text_b, preferred, group, optionally prompt), read on test.
         fractions: Share of groups for validation and for test where no stories decide it.
         batch_size: Rows per batch; 0 is one batch of all rows, which L-BFGS needs.
         seed: Orders rows and splits groups.
@@ -62,12 +67,14 @@ class ContrastData(L.LightningDataModule):
         pairs: str,
         validation_stories: str | None = None,
         test_stories: str | None = None,
+        test_preferences: str | None = None,
         fractions: tuple[float, float] = (0.2, 0.2),
         batch_size: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.files = (pairs, validation_stories, test_stories)
+        self.test_preferences = test_preferences
         self.fractions, self.batch_size, self.seed = fractions, batch_size, seed
         self.pairs: dict[Split, list[TextPair]] = {}
         self.rows: dict[Split, list[Row]] = {}
@@ -84,7 +91,13 @@ class ContrastData(L.LightningDataModule):
         held_out = zip(SPLITS[1:], stories, strict=True)
         self.rows["train"] = pair_rows(self.pairs["train"])
         for split, rated in held_out:
-            self.rows[split] = pair_rows(self.pairs[split]) + [Row(s.prompt, s.text, s.group, s.rating) for s in rated]
+            self.rows[split] = pair_rows(self.pairs[split]) + [
+                Row(s.prompt, s.text, s.group, s.rating, raters=s.raters) for s in rated
+            ]
+        if self.test_preferences:
+            preferences = read_rows(self.test_preferences, Preference)
+            check_unseen(preferences, self.rows["train"] + self.rows["validation"])
+            self.rows["test"] += preference_rows(preferences)
 
     def _loader(self, split: Split, shuffle: bool = False) -> DataLoader[Any]:
         rows = self.rows[split]
@@ -121,6 +134,30 @@ def pair_rows(pairs: Sequence[TextPair]) -> list[Row]:
             Row(p.uncreative, p.response_uncreative, p.group, 0.0, i),
         )
     ]
+
+
+def preference_rows(preferences: Sequence[Preference]) -> list[Row]:
+    """Both texts of each comparison, one after the other."""
+    won = {"a": (1.0, 0.0), "b": (0.0, 1.0), "tie": (0.5, 0.5)}
+    return [
+        Row(p.prompt, text, p.group, truth, comparison=i)
+        for i, p in enumerate(preferences)
+        for text, truth in zip((p.text_a, p.text_b), won[p.preferred], strict=True)
+    ]
+
+
+def check_unseen(preferences: Sequence[Preference], seen: Sequence[Row]) -> None:
+    """Refuses preferences on a group that was learned from or on which the layer is chosen.
+
+    Raises:
+        ProbeError: naming the first such group.
+    """
+    shared = sorted({p.group for p in preferences} & {row.group for row in seen})
+    if shared:
+        raise ProbeError(
+            f"test preferences share {len(shared)} groups with training or validation (first: {shared[0]}), so they "
+            "are no test; give every group to one of them."
+        )
 
 
 def split_pairs(

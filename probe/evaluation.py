@@ -1,17 +1,40 @@
 """What a split's scores are worth: every metric with its interval, beside length, bag of words and random directions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from probe.data import Row
-from probe.metrics import Estimate, Floats, auroc, group_bootstrap, pair_accuracy, spearman
+from probe.metrics import (
+    Estimate,
+    Floats,
+    auroc,
+    group_bootstrap,
+    kendall_tau_b,
+    order_accuracy,
+    pair_accuracy,
+    spearman,
+)
+from probe.people import People, against_people, rating_matrix
 
-METRICS = ("spearman", "spearman_low", "spearman_high", "auroc", "pair_accuracy", "length")
+METRICS = (
+    "spearman",
+    "spearman_low",
+    "spearman_high",
+    "kendall_tau_b",
+    "order_accuracy",
+    "auroc",
+    "pair_accuracy",
+    "preference_accuracy",
+    "length",
+)
 """`spearman_low` and `_high`: within the stories below and above the middle of the ratings, where a strong switch
-cannot help. `length`: rank correlation of score and token count."""
+cannot help. `order_accuracy`: share of pairs of unequally rated stories in the right order. `preference_accuracy`: share of
+people's preferences that the score shares; their ties are left out. `length`: rank correlation of score and token count."""
+MOST_PAIRED = 2000
+"""Above so many stories the two metrics over all pairs of stories are not computed: they need the square of it."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +58,7 @@ class EvaluationSet:
     """The truth of one split: rated stories where there are some, else the classes of its pairs."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        stories = [i for i, row in enumerate(rows) if row.pair < 0]
+        stories = [i for i, row in enumerate(rows) if row.pair < 0 and row.comparison < 0]
         paired = [i for i, row in enumerate(rows) if row.pair >= 0]
         self.judged = np.array(stories or paired, dtype=np.intp)
         self.n_stories, self.n_pairs = len(stories), len(paired) // 2
@@ -43,6 +66,14 @@ class EvaluationSet:
         self.groups = [rows[i].group for i in self.judged]
         self.creative, self.uncreative = (np.array(paired[side::2], dtype=np.intp) for side in (0, 1))
         self.pair_groups = [rows[i].group for i in self.creative]
+        self.winner = np.array(
+            [i for i, row in enumerate(rows) if row.comparison >= 0 and row.truth == 1], dtype=np.intp
+        )
+        self.loser = np.array(
+            [i for i, row in enumerate(rows) if row.comparison >= 0 and row.truth == 0], dtype=np.intp
+        )
+        self.preference_groups = [rows[i].group for i in self.winner]
+        self.ratings = rating_matrix([rows[i].raters for i in self.judged])
         self.middle = (self.truth.min() + self.truth.max()) / 2 if len(self.truth) else float("nan")
 
     def evaluate(self, columns: Mapping[str, Floats], lengths: Floats, n_resamples: int = 1000) -> Evaluation:
@@ -59,19 +90,28 @@ class EvaluationSet:
             area = auroc(judged[unequal], high[unequal], w[:, unequal])
             return np.hstack([spearman(judged, self.truth, w), *halves, area, spearman(judged, tokens, w)])
 
+        def on_story_pairs(w: Floats) -> Floats:
+            return np.hstack([kendall_tau_b(judged, self.truth, w), order_accuracy(judged, self.truth, w)])
+
         def on_pairs(w: Floats) -> Floats:
             return pair_accuracy(scores[self.creative], scores[self.uncreative], w)
 
-        estimates = group_bootstrap(on_stories, self.groups, n_resamples)
-        story_metrics = [m for m in METRICS if m != "pair_accuracy"]
-        table = {
-            metric: dict(zip(names, estimates[i * len(names) : (i + 1) * len(names)], strict=True))
-            for i, metric in enumerate(story_metrics)
-        }
+        def on_preferences(w: Floats) -> Floats:
+            return pair_accuracy(scores[self.winner], scores[self.loser], w)
+
+        table: dict[str, dict[str, Estimate]] = {}
+
+        def estimate(metrics: Sequence[str], statistic: Callable[[Floats], Floats], groups: Sequence[str]) -> None:
+            found = iter(group_bootstrap(statistic, groups, n_resamples))
+            table.update({metric: {name: next(found) for name in names} for metric in metrics})
+
+        estimate(("spearman", "spearman_low", "spearman_high", "auroc", "length"), on_stories, self.groups)
+        if 0 < self.n_stories <= MOST_PAIRED:
+            estimate(("kendall_tau_b", "order_accuracy"), on_story_pairs, self.groups)
         if self.n_pairs:
-            table["pair_accuracy"] = dict(
-                zip(names, group_bootstrap(on_pairs, self.pair_groups, n_resamples), strict=True)
-            )
+            estimate(("pair_accuracy",), on_pairs, self.pair_groups)
+        if len(self.winner):
+            estimate(("preference_accuracy",), on_preferences, self.preference_groups)
         return Evaluation(
             {metric: table[metric] for metric in METRICS if metric in table}, self.n_stories, self.n_pairs
         )
@@ -86,6 +126,10 @@ class EvaluationSet:
             return rho[:, :1] - rho[:, 1:]
 
         return group_bootstrap(statistic, self.groups)[0]
+
+    def people(self, scores: Floats) -> People | None:
+        """Scores `[N]` against people, and people against one another; None where at most one rated."""
+        return against_people(scores[self.judged], self.ratings, self.groups)
 
     def spearman(self, scores: Floats) -> Floats:
         """Spearman `[...]` of scores `[N, ...]` with the truth."""

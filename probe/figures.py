@@ -14,11 +14,14 @@ LABELS = {
     "spearman": "Spearman(score, truth)",
     "spearman_low": "Spearman, lower half of the truth",
     "spearman_high": "Spearman, upper half of the truth",
+    "kendall_tau_b": "Kendall's tau-b with the truth",
+    "order_accuracy": "pairs of stories in the right order",
     "auroc": "AUROC, upper v. lower half",
     "pair_accuracy": "pair accuracy",
+    "preference_accuracy": "people's preferences shared",
     "length": "Spearman(score, length)",
 }
-CHANCE = {"auroc": 0.5, "pair_accuracy": 0.5}
+CHANCE = dict.fromkeys(("order_accuracy", "auroc", "pair_accuracy", "preference_accuracy"), 0.5)
 
 
 def layer_curve(result: Evaluation, metric: str, layers: Sequence[int], chosen: int, band: Floats) -> Figure:

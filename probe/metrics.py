@@ -114,6 +114,36 @@ def spearman(scores: Floats, truth: Floats, weights: Floats | None = None) -> Fl
     return _per_column(rho, scores, weights)
 
 
+def kendall_tau_b(scores: Floats, truth: Floats, weights: Floats | None = None) -> Floats:
+    """Kendall's tau-b: concordant less discordant pairs of texts, corrected for ties on either side; O(N^2) memory."""
+    y = _signs(truth)
+
+    def tau(column: Floats, w: Floats) -> Floats:
+        x = _signs(column)
+        return np.asarray(_over_pairs(x * y, w) / np.sqrt(_over_pairs(x**2, w) * _over_pairs(y**2, w)))
+
+    return _per_column(tau, scores, weights)
+
+
+def order_accuracy(scores: Floats, truth: Floats, weights: Floats | None = None) -> Floats:
+    """Share of pairs of unequally rated texts that the scores order as the ratings do; equal scores count half."""
+    y = _signs(truth)
+
+    def share(column: Floats, w: Floats) -> Floats:
+        return np.asarray(_over_pairs((_signs(column) * y + 1) / 2 * y**2, w) / _over_pairs(y**2, w))
+
+    return _per_column(share, scores, weights)
+
+
+def _signs(values: Floats) -> Floats:
+    return np.sign(values[:, None] - values[None])
+
+
+def _over_pairs(of_pair: Floats, weights: Floats) -> Floats:
+    """Sum `[R]` over pairs `[N, N]`, each as often as both its members were drawn."""
+    return np.asarray(((weights @ of_pair) * weights).sum(1))
+
+
 def group_bootstrap(
     statistic: Callable[[Floats], Floats], groups: Sequence[str], n_resamples: int = 1000, seed: int = 0
 ) -> list[Estimate]:

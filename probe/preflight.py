@@ -7,9 +7,14 @@ from typing import Any
 import yaml
 
 from probe.errors import ProbeError
-from probe.rows import RatedText, TextPair, read_rows
+from probe.rows import Preference, RatedText, TextPair, read_rows
 
-DATA_FILES = {"pairs": TextPair, "validation_stories": RatedText, "test_stories": RatedText}
+DATA_FILES = {
+    "pairs": TextPair,
+    "validation_stories": RatedText,
+    "test_stories": RatedText,
+    "test_preferences": Preference,
+}
 
 
 def check(argv: Sequence[str]) -> None:

@@ -100,6 +100,7 @@ def write_report(folder: Path, scorer: Scorer, steering: SteeringCallback | None
             split: dict(zip(("p5", "p50", "p95"), np.nanpercentile(band, [5, 50, 95]).tolist(), strict=True))
             for split, band in scorer.bands.items()
         },
+        "people": asdict(scorer.people) if scorer.people else None,
         "results": {split: result.as_records() for split, result in scorer.results.items()},
     }
     if steering and steering.samples:
@@ -187,6 +188,17 @@ def verdict(scorer: Scorer) -> str:
     low, high = estimates["spearman_low"], estimates["spearman_high"]
     if np.isfinite(low.value):
         lines.append(f"Within the lower and the upper half of the truth: {low} and {high}.")
+    if scorer.people:
+        agreement = scorer.people.agreement
+        lines.append(
+            f"{agreement.n_raters} raters agree with Krippendorff's alpha {agreement.alpha}, one with the mean of the others "
+            f"by Spearman {agreement.one_against_others}: about what any score can reach. With raters resampled too, "
+            f"ours is {scorer.people.spearman}."
+        )
+    if "preference_accuracy" in estimates:
+        lines.append(
+            f"It shares people's preferences in {estimates['preference_accuracy']} of {estimates['preference_accuracy'].n}."
+        )
     length = estimates["length"]
     lines.append(
         f"Its score follows length with {length}"

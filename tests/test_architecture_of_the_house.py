@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "probe").rglob("*.py"))
 
 ROOMS = (
-    "errors", "files", "rows", "hooks", "directions", "metrics", "storyteller", "data", "evaluation", "tokens", "lm",
+    "errors", "files", "rows", "hooks", "directions", "metrics", "people", "storyteller", "data", "evaluation", "tokens", "lm",
     "activations", "preflight", "scorers.baselines", "scorers.base", "scorers.directional", "scorers.mean_difference",
     "scorers.linear_probe", "scorers", "steering", "figures", "reporting", "cli", "__main__",
 )  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 from probe.data import SPLITS, ContrastData, Row, RowSampler, Split, pair_rows, split_pairs
 from probe.errors import ProbeError
 from probe.rows import Passage, RatedText, TextPair
+from small import write_sets
 
 
 def make_pairs(n_groups: int = 20, per_group: int = 3) -> list[TextPair]:
@@ -156,6 +157,23 @@ def test_the_module_yields_row_numbers_and_labels_and_holds_the_stories_pairs_ou
     }
     assert counts == {"train": (2 * 3 * 15, 0), "validation": (2 * 3 * 2, 6), "test": (2 * 3 * 3, 9)}
     assert max(map(len, (batch["row"] for batch in loaders["train"]))) == 7
+
+
+def test_preferences_are_read_on_test_and_may_not_touch_what_was_learned_from(tmp_path: Path) -> None:
+    files = write_sets(tmp_path)
+    learned = json.loads(Path(files["pairs"]).read_text().splitlines()[-1])["group"]
+    for group, refused in (("a topic of its own", False), (learned, True)):
+        path = tmp_path / "preferences.jsonl"
+        path.write_text(json.dumps({"text_a": "A.", "text_b": "B.", "preferred": "b", "group": group}) + "\n")
+        data = ContrastData(**files, test_preferences=str(path))
+        if refused:
+            with pytest.raises(ProbeError, match="share 1 groups"):
+                data.setup("fit")
+        else:
+            data.setup("fit")
+            first, second = data.rows["test"][-2:]
+            assert (first.response, first.truth, second.response, second.truth) == ("A.", 0.0, "B.", 1.0)
+            assert [first.comparison, second.comparison, first.pair] == [0, 0, -1]
 
 
 def test_batch_size_nought_is_one_batch_of_everything(tmp_path: Path) -> None:

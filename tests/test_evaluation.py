@@ -3,9 +3,19 @@
 import numpy as np
 import pytest
 
-from probe.data import Row
+from probe.data import Row, preference_rows
 from probe.evaluation import METRICS, EvaluationSet, choose_layer, random_band
-from probe.metrics import Estimate, Floats, auroc, group_bootstrap, pair_accuracy, spearman
+from probe.metrics import (
+    Estimate,
+    Floats,
+    auroc,
+    group_bootstrap,
+    kendall_tau_b,
+    order_accuracy,
+    pair_accuracy,
+    spearman,
+)
+from probe.rows import Preference
 
 
 def estimate(value: float, standard_error: float = 0.0) -> Estimate:
@@ -80,7 +90,8 @@ def test_every_number_over_stories_is_its_metric_function() -> None:
     truth, tokens = truth_of(stories), lengths[len(pairs) :]
     middle = (truth.min() + truth.max()) / 2
     low, high = truth < middle, truth > middle
-    assert tuple(table.estimates) == METRICS
+    measured = [metric for metric in METRICS if metric != "preference_accuracy"]
+    assert list(table.estimates) == measured
     assert (table.n_stories, table.n_pairs) == (len(stories), len(pairs) // 2)
     for name, column in x.items():
         s, p = column[len(pairs) :], column[: len(pairs)]
@@ -88,15 +99,38 @@ def test_every_number_over_stories_is_its_metric_function() -> None:
             "spearman": spearman(s, truth),
             "spearman_low": spearman(s[low], truth[low]),
             "spearman_high": spearman(s[high], truth[high]),
+            "kendall_tau_b": kendall_tau_b(s, truth),
+            "order_accuracy": order_accuracy(s, truth),
             "auroc": auroc(s, high),
             "pair_accuracy": pair_accuracy(p[::2], p[1::2]),
             "length": spearman(s, tokens),
         }
-        assert {metric: table.estimates[metric][name].value for metric in METRICS} == pytest.approx(
+        assert {metric: table.estimates[metric][name].value for metric in measured} == pytest.approx(
             {metric: float(value[0]) for metric, value in expected.items()}
         )
-        groups = {metric: table.estimates[metric][name].n_groups for metric in METRICS}
-        assert groups == {metric: 25 if metric == "pair_accuracy" else 30 for metric in METRICS}
+        groups = {metric: table.estimates[metric][name].n_groups for metric in measured}
+        assert groups == {metric: 25 if metric == "pair_accuracy" else 30 for metric in measured}
+
+
+def test_preferences_are_judged_apart_from_stories_and_their_ties_are_left_out() -> None:
+    preferences = [Preference("x", "y", won, f"p{i}") for i, won in enumerate(("a", "b", "tie") * 10)]  # type: ignore[arg-type]
+    rows = story_rows() + preference_rows(preferences)
+    judge = EvaluationSet(rows)
+    scores = np.arange(len(rows), dtype=float)  # the second text of a comparison always scores higher
+    found = judge.evaluate({"s": scores}, scores, n_resamples=50).estimates["preference_accuracy"]["s"]
+    assert (found.value, found.n, found.n_groups) == (0.5, 20, 20)
+    assert judge.n_stories == len(story_rows())
+    wins = np.array([row.truth for row in rows])
+    assert judge.evaluate({"s": wins}, scores, n_resamples=50).estimates["preference_accuracy"]["s"].value == 1
+
+
+def test_metrics_over_all_pairs_of_stories_are_left_out_where_they_would_need_gigabytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("probe.evaluation.MOST_PAIRED", 10)
+    rows = story_rows()
+    scores = np.arange(len(rows), dtype=float)
+    assert "kendall_tau_b" not in EvaluationSet(rows).evaluate({"s": scores}, scores, n_resamples=5).estimates
 
 
 def test_every_interval_over_stories_is_that_of_rows_drawn_for_real() -> None:
@@ -108,13 +142,16 @@ def test_every_interval_over_stories_is_that_of_rows_drawn_for_real() -> None:
         s, y = x[drawn], truth[drawn]
         low, high = y < 3, y > 3
         halves = (spearman(s[low], y[low]), spearman(s[high], y[high]))
-        return np.concatenate([spearman(s, y), *halves, auroc(s[y != 3], high[y != 3]), spearman(s, lengths[drawn])])
+        area, over_pairs = auroc(s[y != 3], high[y != 3]), (kendall_tau_b(s, y), order_accuracy(s, y))
+        return np.concatenate([spearman(s, y), *halves, *over_pairs, area, spearman(s, lengths[drawn])])
 
     def statistic(weights: Floats) -> Floats:
         return np.stack([metrics_of(np.repeat(np.arange(len(rows)), w.astype(int))) for w in weights])
 
     expected = group_bootstrap(statistic, [row.group for row in rows], n_resamples=40)
-    for metric, estimate in zip([m for m in METRICS if m != "pair_accuracy"], expected, strict=True):
+    for metric, estimate in zip(
+        [m for m in METRICS if m not in ("pair_accuracy", "preference_accuracy")], expected, strict=True
+    ):
         found = table[metric]["x"]
         assert (found.lower, found.upper) == pytest.approx((estimate.lower, estimate.upper)), metric
 
@@ -167,7 +204,9 @@ def test_records_are_flat_and_complete() -> None:
     rows = pairs_of() + story_rows()
     columns = {"a": noisy(rows, 1, 0), "b": noisy(rows, 1, 1)}
     records = EvaluationSet(rows).evaluate(columns, np.arange(len(rows)), n_resamples=5).as_records()
-    assert {(r["metric"], r["column"]) for r in records} == {(m, c) for m in METRICS for c in columns}
+    assert {(r["metric"], r["column"]) for r in records} == {
+        (m, c) for m in METRICS if m != "preference_accuracy" for c in columns
+    }
     assert all(set(r) == {"metric", "column", "value", "lower", "upper", "n", "n_groups"} for r in records)
 
 

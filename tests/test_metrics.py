@@ -6,7 +6,18 @@ import scipy.stats
 import torch
 from sklearn.metrics import roc_auc_score
 
-from probe.metrics import Estimate, Floats, RowScores, auroc, group_bootstrap, pair_accuracy, spearman, to_numpy
+from probe.metrics import (
+    Estimate,
+    Floats,
+    RowScores,
+    auroc,
+    group_bootstrap,
+    kendall_tau_b,
+    order_accuracy,
+    pair_accuracy,
+    spearman,
+    to_numpy,
+)
 
 TRANSFORMS = {"raw": (1.0, 0.0), "offset": (1.0, 20.0), "scaled": (100.0, 0.0), "both": (100.0, 20.0)}
 
@@ -34,6 +45,25 @@ def test_spearman_equals_scipy_with_ties_wherever_the_scores_lie(transform: str)
     raw = scale * scores + offset
     expected = [scipy.stats.spearmanr(column, truth).statistic for column in raw.T]
     np.testing.assert_allclose(spearman(raw, truth), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_kendalls_tau_b_equals_scipy_with_ties_also_over_rows_drawn_several_times(transform: str) -> None:
+    scores, truth = tied_scores()
+    scale, offset = TRANSFORMS[transform]
+    times = np.random.default_rng(1).integers(0, 4, len(truth))
+    for drawn in (np.ones_like(times), times):
+        pairs = [(column.repeat(drawn), truth.repeat(drawn)) for column in (scale * scores + offset).T]
+        expected = [scipy.stats.kendalltau(x, y, variant="b").statistic for x, y in pairs]
+        found = kendall_tau_b(scale * scores + offset, truth, drawn[None].astype(float))[0]
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_order_accuracy_counts_unequal_ratings_and_halves_equal_scores() -> None:
+    truth = np.array([1.0, 2.0, 2.0, 3.0])
+    scores = np.array([[0.0, 1.0, 5.0, 1.0], [3.0, 2.0, 1.0, 0.0]]).T
+    # Five pairs of unequal ratings: right, right, right, tied, wrong; and all wrong.
+    np.testing.assert_allclose(order_accuracy(scores, truth), [3.5 / 5, 0.0])
 
 
 def test_one_column_may_come_without_its_axis() -> None:

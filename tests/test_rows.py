@@ -1,13 +1,14 @@
 """Rows: whatever a file holds, it ends in complete rows or in one sentence with file and line."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from probe.errors import ProbeError
-from probe.rows import Passage, RatedText, TextPair, read_rows
+from probe.rows import Passage, Preference, RatedText, TextPair, read_rows
 
 PAIR: dict[str, Any] = {"creative": "Write wildly.", "uncreative": "Write plainly.", "group": "town"}
 STORY: dict[str, Any] = {"text": "A lamp hums.", "rating": 0.5, "group": "town"}
@@ -37,6 +38,50 @@ def test_good_rows_are_read_in_order_and_further_fields_are_ignored(file: Path) 
         RatedText("A lamp hums.", 0.5, "town"),
         RatedText("A lamp hums.", 2.0, "7", "Tell me."),
     ]
+
+
+def test_a_csv_file_is_read_like_jsonl_with_one_column_for_each_rater(tmp_path: Path) -> None:
+    file = tmp_path / "rated.csv"
+    file.write_text(
+        '\ufefftext,rating,group,rater_ann,rater_bo,note\n"A lamp, humming\nall night",0.5,7,0.25,0.75,x\nDull.,1,8,,1,\n',
+        encoding="utf-8",
+    )
+    assert read_rows(file, RatedText) == [
+        RatedText("A lamp, humming\nall night", 0.5, "7", raters={"ann": 0.25, "bo": 0.75}),
+        RatedText("Dull.", 1.0, "8", raters={"bo": 1.0}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("text,rating,group\nA,high,g\n", "rated.csv:2: expected `rating` to be a finite number, found 'high'"),
+        ("text,rating,group,rater_x\nA,1,g,?\n", "`raters.x` to be a finite number"),
+        ("text,rating,group\nA,1,g,more\n", "rated.csv:2: more cells"),
+        ("text,rating,group\n,1,g\n", "`text` is missing"),
+        ('text,rating,group\n"A"b,1,g\n', "expected CSV"),
+        ("text,rating,group\n\xe9,1,g\n", "expected CSV in UTF-8"),
+        ("text,rating,group\n", "found an empty file"),
+    ],
+)
+def test_a_bad_csv_file_is_refused_with_its_line(tmp_path: Path, content: str, said: str) -> None:
+    file = tmp_path / "rated.csv"
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(ProbeError, match=re.escape(said)):
+        read_rows(file, RatedText)
+
+
+def test_ratings_by_name_and_preferences_are_read_and_checked(file: Path) -> None:
+    assert read_rows(write(file, STORY | {"raters": {"ann": 1}}), RatedText)[0].raters == {"ann": 1.0}
+    better = {"text_a": "A.", "text_b": "B.", "preferred": "tie", "group": "g"}
+    assert read_rows(write(file, better), Preference) == [Preference("A.", "B.", "tie", "g")]
+    for kind, bad, said in (
+        (RatedText, STORY | {"raters": [1, 2]}, "`raters` to be rater: number"),
+        (RatedText, STORY | {"raters": {"ann": None}}, "`raters.ann` to be a finite number"),
+        (Preference, better | {"preferred": "A"}, "`preferred` to be a, b or tie"),
+    ):
+        with pytest.raises(ProbeError, match=re.escape(said)):
+            read_rows(write(file, bad), kind)
 
 
 def test_letters_of_every_alphabet_and_paired_surrogates_are_read(file: Path) -> None:

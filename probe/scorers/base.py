@@ -22,6 +22,7 @@ from probe.errors import ProbeError
 from probe.evaluation import Evaluation, EvaluationSet, choose_layer, random_band
 from probe.lm import FrozenLM, LMSpec
 from probe.metrics import Estimate, Floats, RowScores, to_numpy
+from probe.people import People
 from probe.rows import Passage, Span
 from probe.scorers.baselines import bag_of_words_scores
 
@@ -70,6 +71,7 @@ class Scorer(L.LightningModule, ABC):
         self.scored: dict[str, Floats] = {}
         self.bands: dict[Literal["validation", "test"], Floats] = {}
         self.margins: dict[str, Estimate] = {}
+        self.people: People | None = None
         self.chosen_layer = -1
         self._collected = RowScores()
         self._controls: dict[Split, dict[str, Floats]] = {}
@@ -165,6 +167,7 @@ class Scorer(L.LightningModule, ABC):
         if split == "test" and self.chosen_layer >= 0:
             ours = columns[f"layer_{self.chosen_layer}"]
             self.margins = {name: judge.difference(ours, columns[name]) for name in CONTROLS}
+            self.people = judge.people(ours)
         self.results[split], self.scored[split] = result, scores
         prefix = "val" if split == "validation" else "test"
         for metric, by_column in result.estimates.items():
