@@ -1,8 +1,8 @@
 """The embedded model organism's language: a grammar with a planted switch, and the oracle that reads it back.
 
 A story has a *level* in [0, 1]: the chance that each of its sentences is built on an *inventive* frame rather than a
-*plain* one. Genre, season, hour, weather, mood, tense, person, dialogue and sentence length vary independently of it,
-so the register is one factor among many. Frames come in two families, A and B, that share no frame: a direction
+*plain* one. Season, hour, weather, genre, mood, tense, naming of the hero, determiner, aside, dialogue, its verb and sentence length vary
+independently of it, so the register is one factor among many. Frames come in two families, A and B, that share no frame: a direction
 learned on A is tested on B. The words are in `storyteller.yaml`; this file holds the rules.
 """
 
@@ -78,45 +78,47 @@ def sample_premise(rng: random.Random, template: int) -> Premise:
     return Premise(f"premise-{template:03d}", rng.choice(OPENERS), row["stem"], twists, filling)
 
 
-def sample_story(
-    rng: random.Random, premise: Premise, level: float, family: Family, n_sentences: int, settled: bool = False
-) -> Story:
+def sample_story(rng: random.Random, premise: Premise, level: float, family: Family, n_sentences: int) -> Story:
     """Writes one story of the premise; every factor but the register is drawn independently of `level`.
 
-    A settled story keeps to one lead and one tail, in most of its sentences: its setting weighs as much as its register.
+    A story keeps to one lead, one tail, one aside, one determiner and one speaker: its manner weighs as much as its register.
     """
     words = grammar()
     factors = {kind: rng.choice(sorted(words["leads"][kind])) for kind in ("season", "hour", "weather")}
     factors |= {kind: rng.choice(sorted(words["tails"][kind])) for kind in ("genre", "mood")}
     factors |= {
         "tense": rng.choice(("past", "present")),
-        "person": rng.choice(("first", "third")),
+        "hero": rng.choice(("I", "name", "job")),
+        "determiner": rng.choice(words["determiners"]),
+        "aside": rng.choice(words["asides"]),
+        "speech": rng.choice(sorted(words["speech"])),
         "dialogue": rng.choice(("rare", "often")),
         "sentences": rng.choice(("short", "long")),
     }
-    p_phrase = {"short": 0.5 if settled else 0.2, "long": 1.0 if settled else 0.7}[factors["sentences"]]
-    p_speech = {"rare": 0.05, "often": 0.8 if settled else 0.4}[factors["dialogue"]]
-    registers: list[Register] = ["inventive" if rng.random() < level else "plain" for _ in range(n_sentences)]
-    pool = {r: _frames_of(rng, r, family) for r in ("plain", "inventive")}
+    p_phrase = {"short": 0.5, "long": 1.0}[factors["sentences"]]
+    p_speech = {"rare": 0.1, "often": 0.9}[factors["dialogue"]]
 
-    def phrase(where: str, *kinds: str) -> str:
-        kind = rng.choice(kinds)
+    def phrase(where: str) -> str:
+        kind = rng.choice(sorted(words[where]))
         chosen: str = rng.choice(words[where][kind][factors[kind]])
         return chosen
 
-    setting = {where: phrase(where, *words[where]) if settled else None for where in ("leads", "tails")}
+    lead, tail = phrase("leads"), phrase("tails")
+    says = factors["speech"] if factors["tense"] == "past" else words["speech"][factors["speech"]]
+    speaker = premise.filling[rng.choice("NO")]
+    registers: list[Register] = ["inventive" if rng.random() < level else "plain" for _ in range(n_sentences)]
+    pool = {r: _frames_of(rng, r, family) for r in ("plain", "inventive")}
     sentences = []
     for register in registers:
-        core = _inflect(rng, next(pool[register]), premise.filling, factors)
+        core = _inflect(next(pool[register]), premise.filling, factors)
         if rng.random() < p_phrase:
-            core = f"{setting['leads'] or phrase('leads', *words['leads'])}, {core}"
+            core = f"{lead}, {core}"
         if rng.random() < p_phrase:
-            core = f"{core} {setting['tails'] or phrase('tails', *words['tails'])}"
+            core = f"{core} {tail}"
+        if rng.random() < p_phrase:
+            core = f"{core}, {factors['aside']}"
         core = core[0].upper() + core[1:]
-        if rng.random() < p_speech:
-            speaker = premise.filling[rng.choice("NO")]
-            core = f'"{core}," {"said" if factors["tense"] == "past" else "says"} {speaker}'
-        sentences.append(core + ".")
+        sentences.append(f'"{core}," {says} {speaker}.' if rng.random() < p_speech else f"{core}.")
     return Story(" ".join(sentences), level, registers.count("inventive") / n_sentences, n_sentences, factors)
 
 
@@ -127,10 +129,10 @@ def _frames_of(rng: random.Random, register: Register, family: Family) -> Any:
     return itertools.cycle(rng.sample(chosen, len(chosen)))
 
 
-def _inflect(rng: random.Random, frame: str, filling: dict[str, str], factors: dict[str, str]) -> str:
-    first = factors["person"] == "first"
-    subject = "I" if first else rng.choice((filling["N"], f"the {filling['J']}"))
-    return _conjugate(frame, factors["tense"], first).format(S=subject, **filling)
+def _inflect(frame: str, filling: dict[str, str], factors: dict[str, str]) -> str:
+    subject = {"I": "I", "name": filling["N"], "job": f"the {filling['J']}"}[factors["hero"]]
+    text = _conjugate(frame, factors["tense"], first=subject == "I").format(S=subject, **filling)
+    return re.sub(r"\bthe\b", factors["determiner"], text)
 
 
 def _conjugate(frame: str, tense: str, first: bool) -> str:
@@ -174,6 +176,9 @@ class Oracle:
         phrases = {k: [p for kind in words[k].values() for ps in kind.values() for p in ps] for k in ("leads", "tails")}
         self._lead = re.compile(f"^(?:{'|'.join(phrases['leads'])}), ")
         self._tail = re.compile(f" (?:{'|'.join(phrases['tails'])})$")
+        self._aside = re.compile(f", (?:{'|'.join(words['asides'])})$")
+        self._determiners = frozenset(words["determiners"])
+        self._speech = re.compile(f'"([^"]+)," (?:{"|".join([*words["speech"], *words["speech"].values()])}) ([A-Za-z]+)')
         self._core: dict[str, Register] = {}
         for register, families in words["frames"].items():
             for frame in itertools.chain.from_iterable(families.values()):
@@ -195,16 +200,17 @@ class Oracle:
         return {w for w in re.findall(r"[A-Za-z]+", text) if self._slot.get(w) in ("{N}", "{L}", "{X}")}
 
     def _register(self, sentence: str) -> Register | None:
-        spoken = re.fullmatch(r'"([^"]+)," (?:said|says) ([A-Za-z]+)', sentence)
+        spoken = self._speech.fullmatch(sentence)
         if spoken and self._slot.get(spoken[2]) != "{N}":
             return None
         body = spoken[1] if spoken else sentence
         if not re.fullmatch(r"[A-Z][A-Za-z, ]*", body):
             return None
-        canonical = re.sub(r"[A-Za-z]+", lambda m: self._slot.get(m[0], m[0]), body)
         # A sentence may open with a name or "I", which keep their form, or with a word that lost its small letter.
-        for text in (canonical, canonical[0].lower() + canonical[1:]):
-            core = self._tail.sub("", self._lead.sub("", text, count=1))
-            if core in self._core:
-                return self._core[core]
+        for text in (body, body[0].lower() + body[1:]):
+            words = self._tail.sub("", self._aside.sub("", self._lead.sub("", text, count=1))).split(" ")
+            if len(self._determiners.intersection(words)) <= 1:
+                core = " ".join("the" if w in self._determiners else self._slot.get(w, w) for w in words)
+                if core in self._core:
+                    return self._core[core]
         return None

@@ -123,6 +123,15 @@ def test_a_filler_of_another_kind_is_malformed_and_one_of_its_own_is_as_good(ora
                 assert well_formed(oracle, changed) is (kind == FILLERS[match[0]]), changed
 
 
+def test_two_determiners_in_one_sentence_are_malformed_and_one_of_the_others_is_as_good(oracle: Oracle) -> None:
+    told = "The lamp stood in {} corner where Ivo left it{}."
+    assert well_formed(oracle, told.format("the", ", of course"))
+    assert not well_formed(oracle, told.format("our", ", of course"))
+    assert well_formed(oracle, told.format("our", ", of course").replace("The", "Our"))
+    assert not well_formed(oracle, told.format("the", ", of course, believe me"))
+    assert not well_formed(oracle, f"In this thaw of march, {told.format('the', '')}".replace("The", "the"))
+
+
 @pytest.mark.parametrize(
     "text",
     ["Once upon a time there was a lamp.", '"."', "...", "I.", ".", "The {J} sleeps.", "I am happy! I wash the lamp."],
@@ -191,6 +200,12 @@ def test_no_frame_lead_or_tail_uses_a_filler_or_is_used_twice() -> None:
         assert len(set(phrases(kind))) == len(phrases(kind))
 
 
+def test_a_determiner_in_a_frame_is_always_the_one_that_the_story_replaces() -> None:
+    frames = [frame for families in FRAMES.values() for family in families.values() for frame in family]
+    used = {word for frame in frames for word in words_in(frame)} & set(grammar()["determiners"])
+    assert used == {"the"}
+
+
 def test_both_registers_use_every_slot_about_as_often() -> None:
     # A share of 72 frames has standard error 0.06: with no more than 0.15 between them the slots give little away.
     for slot in ("{S}", "{O}", "{X}", "{L}"):
@@ -222,7 +237,7 @@ def test_inventive_stories_are_no_longer_than_plain_ones(family: Family) -> None
 def test_every_factor_is_independent_of_the_level_and_of_the_share() -> None:
     stories = write_stories(3000, "mixed", seed=9)
     names = sorted(stories[0].factors)
-    assert len(names) == 9
+    assert len(names) == 12
     dummies = {
         (name, value): np.array([story.factors[name] == value for story in stories])
         for name in names
@@ -329,7 +344,7 @@ def test_a_bag_of_words_learned_on_family_a_knows_a_and_does_not_carry_over_to_b
     known = [row for row in load_set("pairs") if row["group"] in held_out]
     sides = [row[f"response_{side}"] for row in known for side in ("creative", "uncreative")]
     assert roc_auc_score([1, 0] * len(known), model.decision_function(sides)) > 0.95  # family A, unseen premises
-    assert auroc("stories_a") > 0.9  # settled and rarely extreme: 0.947 here, 0.95 was held on the first draw
+    assert auroc("stories_a") > 0.95
     assert auroc("stories_b") < 0.85
 
 

@@ -9,7 +9,6 @@ import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
@@ -104,12 +103,6 @@ class Writer(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def cycles(recipe: dict[str, Any]) -> list[tuple[int, int, float]]:
-    """Seed of the stories, steps and peak learning rate of each training cycle of a recipe."""
-    first = (recipe["seed"], recipe["steps"], recipe["lr"])
-    return [first] + ([(recipe["seed"] + 1000, recipe["more"], recipe["lr"] / 3)] if recipe["more"] else [])
-
-
 def bf16_is_fast() -> bool:
     """Whether this machine multiplies bfloat16 in hardware."""
     cpu = Path("/proc/cpuinfo")
@@ -124,7 +117,6 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=160)
     parser.add_argument("--vocab", type=int, default=2560)
     parser.add_argument("--steps", type=int, default=3200)
-    parser.add_argument("--more", type=int, default=0, help="steps of a second cycle at a third of the rate")
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--lr", type=float, default=3e-3)
     args = parser.parse_args()
@@ -146,17 +138,17 @@ def main() -> None:
     )
     lm = LlamaForCausalLM(config)
     lm.compile(dynamic=True)  # 1.6 times the tokens per second on a CPU, for 90 seconds of compiling
-    for seed, steps, lr in cycles(vars(args)):
-        trainer = L.Trainer(
-            max_steps=steps,
-            precision="bf16-mixed" if bf16_is_fast() else "32-true",
-            gradient_clip_val=1.0,
-            logger=CSVLogger(args.out / "train_log"),
-            callbacks=[LearningRateMonitor()],
-            enable_checkpointing=False,
-            log_every_n_steps=20,
-        )
-        trainer.fit(Writer(lm, lr, steps), DataLoader(Corpus(tokenizer, seed, args.batch), batch_size=None))
+    trainer = L.Trainer(
+        max_steps=args.steps,
+        precision="bf16-mixed" if bf16_is_fast() else "32-true",
+        gradient_clip_val=1.0,
+        logger=CSVLogger(args.out / "train_log"),
+        callbacks=[LearningRateMonitor()],
+        enable_checkpointing=False,
+        log_every_n_steps=20,
+    )
+    corpus = Corpus(tokenizer, args.seed, args.batch)
+    trainer.fit(Writer(lm, args.lr, args.steps), DataLoader(corpus, batch_size=None))
     lm.float().save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
     recipe = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
