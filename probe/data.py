@@ -52,8 +52,8 @@ class ContrastData(L.LightningDataModule):
     stories, groups are split at random by `fractions`, and the classes themselves are the truth.
 
     Args:
-        pairs: JSONL or CSV (so for all files here) of contrastive pairs: creative, uncreative, group, and optionally response_creative and
-            response_uncreative.
+        pairs: JSONL or CSV (so for all files here) of contrastive pairs: creative, uncreative, group, and optionally
+            response_creative and response_uncreative.
         validation_stories: JSONL of rated texts (text, rating, group, optionally prompt) on which the layer is chosen.
         test_stories: JSONL of rated texts on which the result is read, once; with `raters` their agreement is reported.
         test_preferences: JSONL of compared texts (text_a, text_b, preferred, group, optionally prompt), read on test.

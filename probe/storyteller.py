@@ -1,9 +1,10 @@
 """The embedded model organism's language: a grammar with a planted switch, and the oracle that reads it back.
 
 A story has a *level* in [0, 1]: the chance that each of its sentences is built on an *inventive* frame rather than a
-*plain* one. Season, hour, weather, genre, mood, tense, naming of the hero, determiner, aside, dialogue, its verb and sentence length vary
-independently of it, so the register is one factor among many. Frames come in two families, A and B, that share no frame: a direction
-learned on A is tested on B. The words are in `storyteller.yaml`; this file holds the rules.
+*plain* one. Season, hour, weather, genre, mood, tense, naming of the hero, determiner, aside, dialogue, its verb and
+sentence length vary independently of it, so the register is one factor among many. Frames come in two families, A and
+B, that share no frame: a direction learned on A is tested on B. The words are in `storyteller.yaml`; this file holds
+the rules.
 """
 
 import functools
@@ -178,7 +179,9 @@ class Oracle:
         self._tail = re.compile(f" (?:{'|'.join(phrases['tails'])})$")
         self._aside = re.compile(f", (?:{'|'.join(words['asides'])})$")
         self._determiners = frozenset(words["determiners"])
-        self._speech = re.compile(f'"([^"]+)," (?:{"|".join([*words["speech"], *words["speech"].values()])}) ([A-Za-z]+)')
+        self._speech = re.compile(
+            f'"([^"]+)," (?:{"|".join([*words["speech"], *words["speech"].values()])}) ([A-Za-z]+)'
+        )
         self._core: dict[str, Register] = {}
         for register, families in words["frames"].items():
             for frame in itertools.chain.from_iterable(families.values()):

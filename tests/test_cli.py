@@ -86,7 +86,8 @@ def test_fit_prints_a_table_a_verdict_stories_and_the_next_command(
 def test_fit_of_the_probe_logs_a_loss_curve_per_layer(here: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    assert main((*FIT, "--model", "LinearProbe", "--trainer.max_epochs", "3", "--steering.n_prompts", "0")) == 0
+    quiet = ("--trainer.max_epochs", "3", "--steering.n_prompts", "0")
+    assert main((*FIT, "--model", "LinearProbe", "--model.init_args.iterations", "2", *quiet)) == 0
     events = EventAccumulator(str(here / "lightning_logs/probe/version_0")).Reload()
     assert "_hparams_/session_start_info" in events.summary_metadata
     losses = [e.value for e in events.Scalars("train/loss/layer_0")]

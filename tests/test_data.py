@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from small import write_sets
 
 from probe.data import SPLITS, ContrastData, Row, RowSampler, Split, pair_rows, split_pairs
 from probe.errors import ProbeError
 from probe.rows import Passage, RatedText, TextPair
-from small import write_sets
 
 
 def make_pairs(n_groups: int = 20, per_group: int = 3) -> list[TextPair]:
