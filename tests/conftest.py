@@ -5,6 +5,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning.pytorch  # noqa: F401  (its log handler keeps the stderr of its first import: let that outlive one test)
 import pytest
 import torch
 from small import write_sets
