@@ -14,7 +14,7 @@ _ROOM_OF = {
     "ContrastData": "data",
     "Direction": "directions",
     "FrozenLM": "lm",
-    "LMSpec": "lm",
+    "LMSpec": "spec",
     "LinearProbe": "scorers",
     "MeanDifference": "scorers",
     "Passage": "rows",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.errors import ProbeError
-from probe.preflight import check
+from probe.preflight import check, read_config
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
@@ -21,18 +21,23 @@ VERBS = {
     "test": "judge a checkpoint on test: --ckpt_path",
     "predict": "write a checkpoint's scores of the test texts: --ckpt_path",
 }
+COMMANDS = {"audit": "check a contrast set for what would make its direction worthless: --data.pairs FILE"}
+SHARED = frozenset({"lm", "model", "data", "steering", "trainer", "seed_everything", "ckpt_path"})
+"""Sections of Lightning's verbs: one file serves all verbs, so a command passes over those that it does not use."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs one verb and returns the exit code; every foreseen error is one line."""
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: python -m probe VERB --config FILE [options]\n")
-        print("\n".join(f"  {verb:10}{text}" for verb, text in VERBS.items()))
+        print("\n".join(f"  {verb:10}{text}" for verb, text in (VERBS | COMMANDS).items()))
         print(
             "\nStart with: python -m probe fit --config configs/quickstart.yaml\nOptions of a verb: python -m probe VERB --help"
         )
         return 0
     try:
+        if argv[0] in COMMANDS:
+            return _command(argv[0], argv[1:])
         if argv[0] not in VERBS:
             raise ProbeError(_unknown_verb(argv[0]))
         if not {"-h", "--help"} & set(argv):
@@ -60,8 +65,9 @@ def main(argv: Sequence[str]) -> int:
 def _unknown_verb(word: str) -> str:
     import difflib
 
-    close = difflib.get_close_matches(word, VERBS, 1)
-    return f"expected a verb ({', '.join(VERBS)}), found {word!r}" + (f"; did you mean {close[0]!r}?" if close else ".")
+    close = difflib.get_close_matches(word, [*VERBS, *COMMANDS], 1)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    return f"expected a verb ({', '.join([*VERBS, *COMMANDS])}), found {word!r}{hint}"
 
 
 def _probe_error(error: BaseException | None) -> ProbeError | None:
@@ -69,6 +75,57 @@ def _probe_error(error: BaseException | None) -> ProbeError | None:
     while error is not None and not isinstance(error, ProbeError):
         error = error.__cause__ or error.__context__
     return error
+
+
+def _command(verb: str, argv: Sequence[str]) -> int:
+    """Runs a verb that is not Lightning's: the parameters of its `run` are its options."""
+    import importlib
+
+    import jsonargparse
+
+    _quiet()
+    run = importlib.import_module(f"probe.commands.{verb}").run
+
+    class Parser(jsonargparse.ArgumentParser):
+        def print_usage(self, file: Any = None) -> None:
+            print(f"python -m probe {verb} --help shows every option.", file=file or sys.stderr)
+
+    parser = Parser(prog=f"python -m probe {verb}", description=run.__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("-c", "--config", action="config", help="YAML; sections of other verbs are passed over")
+    parser.add_function_arguments(run, as_group=False)
+    known = set(parser.get_defaults().keys())
+    settings = parser.parse_args([_sections_for(word, known) for word in _with_config_split(argv)])
+    settings.pop("config", None)
+    return int(run(**parser.instantiate(settings)))
+
+
+def _with_config_split(argv: Sequence[str]) -> list[str]:
+    """`--config=FILE` as two words; the file is marked by the character that no path holds."""
+    words: list[str] = []
+    for word in argv:
+        name, equals, value = word.partition("=")
+        if words and words[-1] in ("--config", "-c"):
+            words.append(f"\0{word}")
+        else:
+            words += [name, f"\0{value}"] if equals and name in ("--config", "-c") else [word]
+    return words
+
+
+def _sections_for(word: str, known: set[str]) -> str:
+    """Of a config file, what this verb knows, as inline YAML; other words as they are."""
+    import yaml
+
+    if not word.startswith("\0"):
+        return word
+    config = dict(read_config(word[1:]))
+    unknown = sorted(set(config) - {name.split(".")[0] for name in known} - SHARED)
+    if unknown:
+        raise ProbeError(
+            f"--config {word[1:]}: found the section `{unknown[0]}`, which this verb does not know; remove it."
+        )
+    data = config.get("data", {})
+    config["data"] = {k: v for k, v in data.get("init_args", data).items() if f"data.{k}" in known}
+    return yaml.safe_dump({k: v for k, v in config.items() if any(f"{name}.".startswith(f"{k}.") for name in known)})
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -104,9 +161,9 @@ def _make_cli(argv: Sequence[str]) -> "LightningCLI":
     from rich.console import Console
 
     from probe.data import ContrastData
-    from probe.lm import LMSpec
     from probe.reporting import RunReport, ScoreWriter, print_report, print_table, write_report
     from probe.scorers import Scorer
+    from probe.spec import LMSpec
     from probe.steering import SteeringCallback
 
     # A config may name classes, so it could name subprocess.Popen: only these packages are admitted.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -20,30 +20,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from probe.errors import ProbeError
 from probe.rows import Passage
+from probe.spec import LMSpec
 from probe.tokens import PassageEncoder
-
-
-@dataclass
-class LMSpec:
-    """Which language model to read, and how.
-
-    Args:
-        model: A Hugging Face id or a folder with config, safetensors weights and tokenizer.
-        dtype: Number type of the weights; `auto` takes what the checkpoint holds.
-        device: `auto` takes CUDA, then Apple's MPS, then the CPU.
-        max_tokens: Longer texts are cut here, counted and reported; None takes the model's own limit.
-        strict: Refuse over-long texts instead of cutting them.
-        system: System message put before every instruction, where the chat template has one.
-        trust_remote_code: Run code shipped with the model. Off unless you trust its authors.
-    """
-
-    model: str = "data/storyteller/lm0"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    device: str = "auto"
-    max_tokens: int | None = None
-    strict: bool = False
-    system: str | None = None
-    trust_remote_code: bool = False
 
 
 @dataclass

@@ -26,7 +26,7 @@ def check(argv: Sequence[str]) -> None:
     settings: dict[str, Any] = {}
     for name, value in _options(argv):
         if name in ("config", "c"):
-            settings |= _flatten(_read_config(value))
+            settings |= _flatten(read_config(value))
         else:
             settings[name.replace(".init_args.", ".")] = value
     for field, kind in DATA_FILES.items():
@@ -48,7 +48,12 @@ def _options(argv: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def _read_config(path: str) -> Mapping[str, Any]:
+def read_config(path: str) -> Mapping[str, Any]:
+    """Reads a YAML config.
+
+    Raises:
+        ProbeError: where it cannot be read or holds no sections.
+    """
     try:
         config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

@@ -32,6 +32,7 @@ class RatedText:
 
     text: str
     rating: float
+    """A judgement; or, where nobody judged, the field `intended_level`: what the writer meant."""
     group: str
     prompt: str = "Write a story."
     raters: Mapping[str, float] | None = None
@@ -122,6 +123,8 @@ def _row(record: Any, kind: type[RowT], where: str) -> RowT:
     values: dict[str, Any] = {}
     for field in fields(kind):
         value = record.get(field.name)
+        if value is None and field.name == "rating":
+            value = record.get("intended_level")
         if value is None:
             if field.default is MISSING:
                 raise ProbeError(f"{where}: the field `{field.name}` is missing; every row needs {_expected(kind)}.")

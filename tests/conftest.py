@@ -12,7 +12,8 @@ from small import write_sets
 from tiny import CHAT_TEMPLATE, build_model, build_tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from probe.lm import FrozenLM, LMSpec
+from probe.lm import FrozenLM
+from probe.spec import LMSpec
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 

@@ -1,5 +1,6 @@
 """Every config that ships is run, on the tiny model where it asks for one that is not here."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ def test_the_config_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").symlink_to(ROOT / "data")
+    small_sets["test_preferences"] = str(tmp_path / "compared.jsonl")
+    better = {"text_a": "The lamp stood.", "text_b": "The lamp swam.", "preferred": "b", "group": "lamps"}
+    Path(small_sets["test_preferences"]).write_text(json.dumps(better) + "\n")
     small = [f"--data.init_args.{name}={path}" for name, path in small_sets.items() if f"{name}:" in config.read_text()]
     quick = ["--lm.model", str(tiny_lm_folder), "--steering.max_new_tokens=4", "--trainer.enable_progress_bar=false"]
     assert main(["fit", "--config", str(config), *quick, *small]) == 0

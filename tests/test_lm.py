@@ -16,8 +16,9 @@ from transformers import BertConfig, BertLMHeadModel, PreTrainedTokenizerFast, T
 
 from probe.errors import ProbeError
 from probe.hooks import add
-from probe.lm import FrozenLM, LMSpec
+from probe.lm import FrozenLM
 from probe.rows import Passage
+from probe.spec import LMSpec
 
 MakeLM = Callable[..., FrozenLM]
 PROMPTS = ["Write.", "Tell me of a grey hen and of the sea.", "x"]

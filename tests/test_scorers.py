@@ -12,9 +12,9 @@ from sklearn.metrics import log_loss
 from probe.data import ContrastData
 from probe.directions import Direction
 from probe.errors import ProbeError
-from probe.lm import LMSpec
 from probe.metrics import to_numpy
 from probe.scorers import LinearProbe, MeanDifference, Scorer
+from probe.spec import LMSpec
 
 
 def fit(

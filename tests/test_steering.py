@@ -10,9 +10,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from probe.data import ContrastData
 from probe.errors import ProbeError
-from probe.lm import FrozenLM, LMSpec
+from probe.lm import FrozenLM
 from probe.reporting import RunReport
 from probe.scorers import MeanDifference
+from probe.spec import LMSpec
 from probe.steering import SteeredText, SteeringCallback, sample_table, steer
 
 

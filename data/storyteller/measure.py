@@ -12,7 +12,8 @@ from typing import Any
 
 from rich.progress import track
 
-from probe.lm import FrozenLM, LMSpec
+from probe.lm import FrozenLM
+from probe.spec import LMSpec
 from probe.storyteller import Oracle, grammar, sample_premise
 
 CARD = """---

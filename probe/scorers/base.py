@@ -20,11 +20,12 @@ from probe.data import ContrastData, Split
 from probe.directions import Direction, random_directions
 from probe.errors import ProbeError
 from probe.evaluation import Evaluation, EvaluationSet, choose_layer, random_band
-from probe.lm import FrozenLM, LMSpec
+from probe.lm import FrozenLM
 from probe.metrics import Estimate, Floats, RowScores, to_numpy
 from probe.people import People
 from probe.rows import Passage, Span
 from probe.scorers.baselines import bag_of_words_scores
+from probe.spec import LMSpec
 
 N_RANDOM = 200
 CONTROLS = ("length", "bag_of_words")

@@ -5,9 +5,9 @@ from torch import Tensor
 
 from probe.activations import Activations, Pooling
 from probe.errors import ProbeError
-from probe.lm import LMSpec
 from probe.rows import Span
 from probe.scorers.directional import DirectionalScorer
+from probe.spec import LMSpec
 
 
 class LinearProbe(DirectionalScorer):

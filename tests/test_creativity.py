@@ -1,0 +1,111 @@
+"""The written data sets keep their measured quality: nothing but the premise tells the sides, or the levels, apart."""
+
+import json
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from probe.audit import MARKERS, audit_pairs, words_of
+from probe.rows import RatedText, TextPair, read_rows
+
+FOLDER = Path(__file__).parents[1] / "data/creativity"
+LEVELS = ("flat", "competent", "inventive")
+
+
+@cache
+def load(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_there_are_500_pairs_of_100_topics_in_five_folds_that_no_topic_straddles() -> None:
+    rows = load("pairs")
+    assert len(rows) == len({row["id"] for row in rows}) == 500
+    assert len({row["group"] for row in rows}) >= 100
+    assert {tuple(row) for row in rows} == {("id", "creative", "uncreative", "group", "genre", "fold")}
+    assert len({(row["group"], row["fold"]) for row in rows}) == len({row["group"] for row in rows})
+    assert Counter(row["fold"] for row in rows) == dict.fromkeys(range(5), 100)
+    assert len({row["genre"] for row in rows}) >= 15
+
+
+def test_the_pairs_pass_every_check_of_the_audit_and_words_alone_do_not_tell_the_sides() -> None:
+    found = {f.check: f for f in audit_pairs(read_rows(FOLDER / "pairs.jsonl", TextPair))}
+    assert {f.severity for f in found.values()} == {"ok"}
+    assert found["bag_of_words"].value <= 0.80
+    assert abs(found["length_and_class"].value) < 0.05
+    assert found["length_in_pair"].value < 0.15
+    assert found["class_marking_words"].value <= 10
+
+
+def test_a_pair_shares_its_phrasing_up_to_the_premise_and_the_phrasing_varies_between_pairs() -> None:
+    shared = []
+    for row in load("pairs"):
+        a, b = words_of(row["creative"]), words_of(row["uncreative"])
+        n = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+        assert n >= 5, row["id"]
+        shared.append(n / len(a))
+    assert np.mean(shared) > 0.5
+    openings = Counter(tuple(words_of(row["creative"])[:3]) for row in load("pairs"))
+    assert len(openings) >= 60
+    assert openings.most_common(1)[0][1] < 0.15 * 500
+
+
+def test_no_two_texts_are_near_duplicates_on_either_side() -> None:
+    for side in ("creative", "uncreative"):
+        sets = [set(words_of(row[side])) for row in load("pairs")]
+        worst = max(len(a & b) / len(a | b) for i, a in enumerate(sets) for b in sets[:i])
+        assert worst < 0.5
+
+
+def test_the_graded_passages_are_80_topics_at_three_levels_of_matched_length() -> None:
+    rows = load("graded")
+    assert len(rows) == len({row["id"] for row in rows}) == 240
+    assert not any("rating" in row for row in rows), "an intended level is not a rating"
+    lengths: dict[str, dict[str, int]] = {}
+    for row in rows:
+        assert row["level"] == LEVELS[row["intended_level"]]
+        lengths.setdefault(row["group"], {})[row["level"]] = len(words_of(row["text"]))
+    assert len(lengths) == 80
+    for by_level in lengths.values():
+        assert set(by_level) == set(LEVELS)
+        assert 60 <= min(by_level.values()) <= max(by_level.values()) <= 110
+        assert max(by_level.values()) <= 1.1 * min(by_level.values())
+
+
+def surface() -> dict[str, list[float]]:
+    """Type-token ratio, mean log frequency within the set and letters per word, for every passage."""
+    words = [words_of(row["text"]) for row in load("graded")]
+    count = Counter(word for text in words for word in text)
+    return {
+        "type_token_ratio": [len(set(text)) / len(text) for text in words],
+        "log_frequency": [float(np.mean(np.log([count[word] for word in text]))) for text in words],
+        "letters_per_word": [float(np.mean([len(word) for word in text])) for text in words],
+        "words": [float(len(text)) for text in words],
+    }
+
+
+@pytest.mark.parametrize("measure", ["type_token_ratio", "log_frequency", "letters_per_word", "words"])
+def test_no_surface_measure_ranks_the_levels(measure: str) -> None:
+    level = [row["intended_level"] for row in load("graded")]
+    assert abs(scipy.stats.spearmanr(surface()[measure], level).statistic) < 0.25
+
+
+def test_an_intended_level_is_read_where_a_rating_is_wanted() -> None:
+    rows = read_rows(FOLDER / "graded.jsonl", RatedText)
+    assert sorted({row.rating for row in rows}) == [0, 1, 2]
+
+
+def test_the_data_card_gives_the_measured_figures() -> None:
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    found = {f.check: f for f in audit_pairs(read_rows(FOLDER / "pairs.jsonl", TextPair))}
+    assert f"accuracy {found['bag_of_words'].value:.2f}" in card
+    assert f"correlation of class and word count {found['length_and_class'].value:.2f}" in card
+    level = np.array([row["intended_level"] for row in load("graded")])
+    for name, values in surface().items():
+        means = [np.mean(np.array(values)[level == k]) for k in range(3)]
+        assert " | ".join(f"{mean:.2f}" for mean in means) in card, name
+    assert not any(set(words_of(row["creative"])) & MARKERS for row in load("pairs"))
