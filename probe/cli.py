@@ -21,7 +21,10 @@ VERBS = {
     "test": "judge a checkpoint on test: --ckpt_path",
     "predict": "write a checkpoint's scores of the test texts: --ckpt_path",
 }
-COMMANDS = {"audit": "check a contrast set for what would make its direction worthless: --data.pairs FILE"}
+COMMANDS = {
+    "audit": "check a contrast set for what would make its direction worthless: --data.pairs FILE",
+    "pairs": "make a contrast set from creative prompts, by asking a language model: --input FILE --output FILE",
+}
 SHARED = frozenset({"lm", "model", "data", "steering", "trainer", "seed_everything", "ckpt_path"})
 """Sections of Lightning's verbs: one file serves all verbs, so a command passes over those that it does not use."""
 

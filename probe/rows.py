@@ -51,6 +51,14 @@ class Preference:
 
 
 @dataclass(frozen=True)
+class StoryPrompt:
+    """A creative instruction whose uncreative counterpart is still to be written."""
+
+    creative: str
+    group: str
+
+
+@dataclass(frozen=True)
 class Passage:
     """What the LM reads; the pooled span is the response where there is one, else the prompt."""
 
@@ -63,7 +71,7 @@ class Passage:
         return self.prompt if self.response is None else self.response
 
 
-RowT = TypeVar("RowT", TextPair, RatedText, Preference)
+RowT = TypeVar("RowT", TextPair, RatedText, Preference, StoryPrompt)
 
 
 def read_rows(path: str | Path, kind: type[RowT]) -> list[RowT]:

@@ -12,10 +12,10 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "probe").rglob("*.py"))
 
 ROOMS = (
-    "errors", "files", "rows", "spec", "audit", "hooks", "directions", "geometry", "metrics", "people", "storyteller",
+    "errors", "files", "rows", "spec", "audit", "chat", "hooks", "directions", "geometry", "metrics", "people", "storyteller",
     "data", "evaluation", "tokens", "lm", "activations", "preflight", "scorers.baselines", "scorers.base",
     "scorers.directional", "scorers.mean_difference", "scorers.linear_probe", "scorers", "steering", "figures",
-    "reporting", "commands.audit", "commands", "cli", "__main__",
+    "reporting", "commands.audit", "commands.pairs", "commands", "cli", "__main__",
 )  # fmt: skip
 """A room imports only rooms above it, that is, to its left. A new room takes its place here first."""
 
@@ -98,7 +98,7 @@ def test_no_room_is_too_large_to_read_in_one_sitting(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
 
-@pytest.mark.parametrize("module", ["preflight", "cli", "storyteller", "commands.audit"])
+@pytest.mark.parametrize("module", ["preflight", "cli", "storyteller", "commands.audit", "commands.pairs"])
 def test_a_light_room_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, probe.{module}; print(*{{name.split('.')[0] for name in sys.modules}})"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -48,8 +48,10 @@ FAULTS: dict[str, tuple[Callable[[Pairs], Pairs], dict[str, str]]] = {
         {"telling_words": "warning", "bag_of_words": "warning"}),
     "words that name the class": (lambda p: each(p, append("Suddenly, yes.", "Later on, yes."), 20),
         {"class_marking_words": "warning"}),
-    "a longer creative side": (lambda p: [append(" ".join(q.creative.split()[:9]), "")(x) for x, q in zip(p, p[::-1], strict=True)],
-        {"length_in_pair": "warning", "length_and_class": "warning"}),
+    "a longer creative side": (
+        lambda p: [append(" ".join(q.creative.split()[:9]), "")(x) for x, q in zip(p, p[::-1], strict=True)],
+        {"length_in_pair": "warning", "length_and_class": "warning"},
+    ),
     "ten topics": (lambda p: p[:50], {"groups": "warning"}),
     "three topics": (lambda p: p[:15], {"groups": "error"}),
     "one topic for most": (lambda p: [replace(x, group="all") if i < 300 else x for i, x in enumerate(p)],
