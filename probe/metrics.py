@@ -103,7 +103,8 @@ def spearman(scores: Floats, truth: Floats, weights: Floats | None = None) -> Fl
 
     def centred(values: Floats, w: Floats) -> Floats:
         r = ranks(values, w)
-        return np.asarray(r - (w * r).sum(1, keepdims=True) / w.sum(1, keepdims=True))
+        with np.errstate(invalid="ignore"):  # a resample may hold none of these rows
+            return np.asarray(r - (w * r).sum(1, keepdims=True) / w.sum(1, keepdims=True))
 
     y = centred(truth, np.ones((1, len(truth))) if weights is None else weights) if len(truth) else truth
 

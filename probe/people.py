@@ -77,7 +77,8 @@ def _one_against_others(ratings: Floats, weights: Floats) -> Floats:
         both = np.isfinite(ratings[:, rater]) & np.isfinite(others)
         if both.sum() > 2:
             found.append(spearman(ratings[both, rater], others[both], weights[:, both])[:, 0])
-    return np.asarray(np.mean(found, axis=0)) if found else np.full(len(weights), np.nan)
+    # A rater whose texts did not fall into a resample, or who gave them all one rating, says nothing there.
+    return _mean_of(np.stack(found, axis=1)) if found else np.full(len(weights), np.nan)
 
 
 def spearman_over_raters(

@@ -183,6 +183,9 @@ def verdict(scorer: Scorer) -> str:
     ]
     for control in CONTROLS:
         margin = scorer.margins[control]
+        if np.isnan(margin.value):
+            lines.append(f"It cannot be compared with {control.replace('_', ' ')}, which ranks nothing here.")
+            continue
         word = "beats" if margin.lower > 0 else "loses to" if margin.upper < 0 else "is not told apart from"
         lines.append(f"It {word} {control.replace('_', ' ')}: Spearman higher by {margin}.")
     low, high = estimates["spearman_low"], estimates["spearman_high"]
@@ -200,10 +203,9 @@ def verdict(scorer: Scorer) -> str:
             f"It shares people's preferences in {estimates['preference_accuracy']} of {estimates['preference_accuracy'].n}."
         )
     length = estimates["length"]
-    lines.append(
-        f"Its score follows length with {length}"
-        + (": a length artefact is likely." if abs(length.value) > 0.3 else ".")
-    )
+    if np.isfinite(length.value):
+        artefact = ": a length artefact is likely." if abs(length.value) > 0.3 else "."
+        lines.append(f"Its score follows length with {length}{artefact}")
     lines.append(
         "It does not show that the direction causes anything, nor that it is creativity a person would recognise: "
         "for that look at the steered texts and their witness, and at ratings by people."

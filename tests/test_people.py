@@ -52,6 +52,19 @@ def test_one_rater_is_measured_against_the_mean_of_the_others() -> None:
     assert found.one_against_others.value == pytest.approx(np.mean(expected))
 
 
+def test_many_raters_of_a_few_texts_each_are_averaged_over_those_who_say_something() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=36)
+    ratings = np.full((36, 11), NAN)
+    for i in range(36):
+        raters = rng.choice(11, 3, replace=False)
+        ratings[i, raters] = truth[i] + rng.normal(size=3)
+    ratings[:, 10] = np.where(np.isfinite(ratings[:, 10]), 0.5, NAN)  # one who calls all texts the same
+    found = agreement(ratings, [str(i // 3) for i in range(36)])
+    assert found is not None
+    assert 0 < found.one_against_others.lower < found.one_against_others.value < found.one_against_others.upper < 1
+
+
 def test_without_two_ratings_of_one_text_there_is_no_agreement() -> None:
     score, ratings, groups = rated(0.5)
     assert agreement(ratings[:, :1], groups) is None
