@@ -158,7 +158,7 @@ def _telling_words(sides: Sequence[tuple[str, str]], groups: Sequence[str]) -> I
         for word in left ^ right:
             lead.setdefault(word, Counter())[group] += 1 if word in left else -1
     told = []
-    for word, by_group in lead.items():
+    for word, by_group in sorted(lead.items(), key=lambda item: (-abs(sum(item[1].values())), item[0])):
         a, b = sum(n > 0 for n in by_group.values()), sum(n < 0 for n in by_group.values())
         if a + b and binomtest(a, a + b).pvalue < 0.01 / len(lead):  # Bonferroni over words
             told.append(f"{word}: creative in {a} groups, uncreative in {b}")

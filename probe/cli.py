@@ -127,6 +127,10 @@ def _sections_for(word: str, known: set[str]) -> str:
             f"--config {word[1:]}: found the section `{unknown[0]}`, which this verb does not know; remove it."
         )
     data = config.get("data", {})
+    if not isinstance(data, dict):
+        raise ProbeError(
+            f"--config {word[1:]}: expected `data` to be a section, found {data!r}; name the files under it."
+        )
     config["data"] = {k: v for k, v in data.get("init_args", data).items() if f"data.{k}" in known}
     return yaml.safe_dump({k: v for k, v in config.items() if any(f"{name}.".startswith(f"{k}.") for name in known)})
 

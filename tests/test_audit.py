@@ -119,7 +119,10 @@ def test_a_model_adds_how_steady_the_direction_is_and_shows_what_it_reads(
     command = ("audit", "--config", str(config), "--span", "response", "--output", "a.json")
     assert main((*command, "--tokens", "2")) in (1, 3)
     report = json.loads(Path("a.json").read_text())
-    assert {"direction_exists", "direction_steady", "classes_apart"} <= {f["check"] for f in report["findings"]}
+    assert {"direction_exists", "direction_steady", "classes_apart", "pairs_against"} <= {
+        f["check"] for f in report["findings"]
+    }
+    assert len(report["pair_cosines"]) == len(read_rows(small_sets["pairs"], TextPair))
     assert {*report["layers"][0]} == {"layer", "pair_cosine", "split_half_cosine", "permutation_p", "d_prime"}
     shown = capsys.readouterr().out
     assert shown.count("read tokens in [ ]") == 2
@@ -139,6 +142,7 @@ def test_a_model_adds_how_steady_the_direction_is_and_shows_what_it_reads(
         ((), "data.pairs"),
         (("--config", "nowhere.yaml"), "nowhere.yaml: cannot be read"),
         (("--config", "odd.yaml"), "found the section `date`"),
+        (("--config", "list.yaml"), "expected `data` to be a section"),
         (("--data.pairs", "pairs.jsonl", "--tokens", "2"), "--tokens: expected a model"),
     ],
 )
@@ -146,6 +150,7 @@ def test_bad_input_ends_in_one_sentence(
     here: Path, options: tuple[str, ...], said: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (here / "odd.yaml").write_text("date: {pairs: pairs.jsonl}\n")
+    (here / "list.yaml").write_text("data: [pairs.jsonl]\n")
     write(here / "pairs.jsonl", GOOD[:100])
     assert main(("audit", *options)) == 2
     error = capfd.readouterr().err

@@ -11,6 +11,7 @@ import pytest
 import scipy.stats
 
 from probe.audit import MARKERS, audit_pairs, words_of
+from probe.cli import main
 from probe.rows import RatedText, TextPair, read_rows
 
 FOLDER = Path(__file__).parents[1] / "data/creativity"
@@ -97,6 +98,22 @@ def test_no_surface_measure_ranks_the_levels(measure: str) -> None:
 def test_an_intended_level_is_read_where_a_rating_is_wanted() -> None:
     rows = read_rows(FOLDER / "graded.jsonl", RatedText)
     assert sorted({row.rating for row in rows}) == [0, 1, 2]
+
+
+def test_fit_runs_on_the_data_with_another_model_by_changing_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_lm_folder: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(FOLDER.parent)
+    config = (FOLDER.parents[1] / "configs/creativity.yaml").read_text(encoding="utf-8")
+    changed = config.replace("  model: data/storyteller/lm0", f"  model: {tiny_lm_folder}")
+    assert sum(a != b for a, b in zip(config.splitlines(), changed.splitlines(), strict=True)) == 1
+    Path("config.yaml").write_text(changed)
+    quick = ("--steering.max_new_tokens=4", "--trainer.enable_progress_bar=false")
+    assert main(("fit", "--config", "config.yaml", *quick)) == 0
+    metrics = json.loads(Path("lightning_logs/probe/version_0/metrics.json").read_text())
+    found = {(r["metric"], r["column"]): r for r in metrics["results"]["test"]}["spearman", "length"]
+    assert (found["n"], found["n_groups"]) == (240, 80)
 
 
 def test_the_data_card_gives_the_measured_figures() -> None:

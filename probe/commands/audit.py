@@ -59,9 +59,9 @@ def run(
     console = Console(width=None if sys.stdout.isatty() else 120)
     report: dict[str, Any] = {"pairs": data.pairs, "span": span, "lm": lm.model if lm else None}
     if lm:
-        steadiness, frozen = _read(pairs, lm, span)
-        findings += _judge(steadiness)
-        report["layers"] = steadiness
+        steadiness, cosines, frozen = _read(pairs, lm, span)
+        findings += _judge(pairs, steadiness, cosines)
+        report |= {"layers": steadiness, "pair_cosines": cosines}
         _print_layers(console, steadiness)
         _print_tokens(console, frozen, pairs[: -(-tokens // 2)], span)
     _print_findings(console, findings)
@@ -75,8 +75,8 @@ def run(
     return EXIT[worst]
 
 
-def _read(pairs: list[TextPair], spec: LMSpec, span: Span) -> tuple[list[dict[str, float]], "FrozenLM"]:
-    """Reads both sides over the span's tokens; one record per layer."""
+def _read(pairs: list[TextPair], spec: LMSpec, span: Span) -> tuple[list[dict[str, float]], list[float], "FrozenLM"]:
+    """Reads both sides over the span's tokens; one record per layer, and each pair's cosine where d' is greatest."""
     from probe.activations import ActivationExtractor
     from probe.data import pair_rows
     from probe.geometry import d_prime, pair_cosines, permutation_p, split_half_cosine
@@ -88,20 +88,25 @@ def _read(pairs: list[TextPair], spec: LMSpec, span: Span) -> tuple[list[dict[st
     creative, uncreative = h[::2], h[1::2]
     groups = [pair.group for pair in pairs]
     difference = creative - uncreative
+    of_pair = pair_cosines(difference, groups)
     columns = {
-        "pair_cosine": pair_cosines(difference, groups).mean(0),
+        "pair_cosine": of_pair.mean(0),
         "split_half_cosine": split_half_cosine(difference, groups),
         "permutation_p": permutation_p(difference, groups),
         "d_prime": d_prime(creative, uncreative, groups),
     }
     by_layer = zip(extract.layers, *(column.tolist() for column in columns.values()), strict=True)
-    return [{"layer": layer} | dict(zip(columns, values, strict=True)) for layer, *values in by_layer], lm
+    records = [{"layer": layer} | dict(zip(columns, values, strict=True)) for layer, *values in by_layer]
+    return records, of_pair[:, columns["d_prime"].argmax()].tolist(), lm
 
 
-def _judge(layers: list[dict[str, float]]) -> list[Finding]:
+def _judge(pairs: list[TextPair], layers: list[dict[str, float]], cosines: list[float]) -> list[Finding]:
     p = min(layer["permutation_p"] for layer in layers) * len(layers)
     steady = max(layer["split_half_cosine"] for layer in layers)
     apart = max(layer["d_prime"] for layer in layers)
+    against = sum(cosine < 0 for cosine in cosines) / len(cosines)
+    worst = sorted(zip(cosines, (pair.creative for pair in pairs), strict=True))[:3]
+    examples = tuple(f"{cosine:.2f}: {text[:200]}" for cosine, text in worst)
     says = "smallest permutation p of the difference's norm, times the number of layers"
     return [
         Finding("direction_exists", "warning" if p > 0.05 else "ok", min(p, 1.0), says),
@@ -110,6 +115,13 @@ def _judge(layers: list[dict[str, float]]) -> list[Finding]:
         ),
         Finding(
             "classes_apart", "warning" if apart < 0.5 else "ok", apart, "best d' along a direction of other groups"
+        ),
+        Finding(
+            "pairs_against",
+            "warning" if against > 0.25 else "ok",
+            against,
+            "share of pairs that point away from the mean difference of other groups, where d' is greatest",
+            examples,
         ),
     ]
 
