@@ -14,6 +14,7 @@ from probe.rows import RatedText, TextPair, read_rows
 
 ROOT = Path(__file__).parents[1]
 GOOD = read_rows(ROOT / "data/creativity/pairs.jsonl", TextPair)
+HALF = GOOD[:250]  # fifty topics: enough for every check, in half the time
 Pairs = list[TextPair]
 
 
@@ -54,7 +55,7 @@ FAULTS: dict[str, tuple[Callable[[Pairs], Pairs], dict[str, str]]] = {
     ),
     "ten topics": (lambda p: p[:50], {"groups": "warning"}),
     "three topics": (lambda p: p[:15], {"groups": "error"}),
-    "one topic for most": (lambda p: [replace(x, group="all") if i < 300 else x for i, x in enumerate(p)],
+    "one topic for most": (lambda p: [replace(x, group="all") if i < 150 else x for i, x in enumerate(p)],
         {"largest_group": "warning"}),
 }  # fmt: skip
 
@@ -62,7 +63,7 @@ FAULTS: dict[str, tuple[Callable[[Pairs], Pairs], dict[str, str]]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(fault: str) -> None:
     spoil, expected = FAULTS[fault]
-    found = raised(spoil(GOOD))
+    found = raised(spoil(HALF))
     assert found.items() >= expected.items()
     if "duplicates" in " ".join(expected):
         assert found == expected
@@ -73,16 +74,16 @@ def test_a_text_that_is_learned_from_and_judged_on_is_found() -> None:
         return RatedText(text, 1.0, group)
 
     fresh = story("Nobody in the village has seen the heron since the bridge was painted.", "heron")
-    assert raised(GOOD, {"validation_stories": [fresh], "test_stories": [replace(fresh, group="other")]}) == {}
-    leaked = story(GOOD[3].creative.replace(".", "!"), "leak")
-    assert raised(GOOD, {"test_stories": [fresh, leaked]}) == {"leak_test_stories": "error"}
-    assert raised(GOOD, {"validation_stories": [fresh], "test_stories": [fresh]}) == {"leak_groups": "error"}
+    assert raised(HALF, {"validation_stories": [fresh], "test_stories": [replace(fresh, group="other")]}) == {}
+    leaked = story(HALF[3].creative.replace(".", "!"), "leak")
+    assert raised(HALF, {"test_stories": [fresh, leaked]}) == {"leak_test_stories": "error"}
+    assert raised(HALF, {"validation_stories": [fresh], "test_stories": [fresh]}) == {"leak_groups": "error"}
 
 
 def test_responses_are_judged_where_they_are_what_is_read() -> None:
-    pairs = [replace(p, response_creative="Same words.", response_uncreative="same words") for p in GOOD]
+    pairs = [replace(p, response_creative="Same words.", response_uncreative="same words") for p in HALF]
     found = {f.check: f for f in audit_pairs(pairs, "response")}
-    assert found["identical_sides"].value == len(GOOD)
+    assert found["identical_sides"].value == len(HALF)
     with pytest.raises(ProbeError, match="--span response: expected responses"):
         audit_pairs(GOOD, "response")
 
