@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from rich.progress import track
@@ -23,10 +22,9 @@ from probe.errors import ProbeError
 from probe.files import atomic_write
 from probe.hooks import record
 from probe.lm import FrozenLM
-from probe.rows import Passage
+from probe.rows import Passage, Pooling
 from probe.tokens import Encoded, TokenBatch
 
-Pooling = Literal["last", "mean", "unit_mean"]
 POOLINGS: tuple[Pooling, ...] = ("last", "mean", "unit_mean")
 FORMAT = 1
 BATCH_TOKENS = 2048

@@ -87,6 +87,7 @@ def _command(verb: str, argv: Sequence[str]) -> int:
     import jsonargparse
 
     _quiet()
+    _admit_own_classes_only()
     run = importlib.import_module(f"probe.commands.{verb}").run
 
     class Parser(jsonargparse.ArgumentParser):
@@ -160,9 +161,15 @@ def _quiet() -> None:
         )
 
 
+def _admit_own_classes_only() -> None:
+    import jsonargparse
+
+    # A config may name classes, so it could name subprocess.Popen: only these packages are admitted.
+    jsonargparse.set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["probe", "lightning", "torch"])
+
+
 def _make_cli(argv: Sequence[str]) -> "LightningCLI":
     """Builds LightningCLI, which runs the verb."""
-    import jsonargparse
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
     from rich.console import Console
@@ -173,9 +180,7 @@ def _make_cli(argv: Sequence[str]) -> "LightningCLI":
     from probe.spec import LMSpec
     from probe.steering import SteeringCallback
 
-    # A config may name classes, so it could name subprocess.Popen: only these packages are admitted.
-    jsonargparse.set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["probe", "lightning", "torch"])
-
+    _admit_own_classes_only()
     width = None if sys.stdout.isatty() else 120
 
     class Parser(LightningArgumentParser):

@@ -133,10 +133,12 @@ def print_table(console: Console, scorer: Scorer, split: Literal["validation", "
     judged = (
         f"{result.n_stories} rated stories" if result.n_stories else f"{2 * result.n_pairs} texts of held-out pairs"
     )
-    table = Table(
-        box=SIMPLE_HEAD,
-        title=f"{type(scorer).__name__} read from {scorer.span}s, on {split}: {judged}, 95 % group-bootstrap intervals",
+    estimate = result.estimates["spearman"][f"layer_{scorer.chosen_layer}"]
+    few = f" (too few groups: {estimate.n_groups})" if estimate.too_few_groups else ""
+    title = (
+        f"{type(scorer).__name__} read from {scorer.span}s, on {split}: {judged}, 95 % group-bootstrap intervals{few}"
     )
+    table = Table(box=SIMPLE_HEAD, title=title)
     table.add_column("layer")
     shown = {m: e for m, e in result.estimates.items() if np.isfinite([x.value for x in e.values()]).any()}
     for metric in shown:

@@ -12,6 +12,8 @@ from probe.errors import ProbeError
 
 Span = Literal["prompt", "response"]
 """Where activations are read: over the instruction, or over the text written in answer to it."""
+Pooling = Literal["last", "mean", "unit_mean"]
+"""How the states of a span become one vector."""
 
 
 @dataclass(frozen=True)

@@ -122,13 +122,15 @@ def test_a_model_adds_how_steady_the_direction_is_and_shows_what_it_reads(
     )
     command = ("audit", "--config", str(config), "--span", "response", "--output", "a.json")
     assert main((*command, "--tokens", "2")) in (1, 3)
+    shown = capsys.readouterr().out
     report = json.loads(Path("a.json").read_text())
     assert {"direction_exists", "direction_steady", "classes_apart", "pairs_against"} <= {
         f["check"] for f in report["findings"]
     }
+    assert main((*command[:-1], "b.json", "--pooling", "last")) in (1, 3)
+    assert json.loads(Path("b.json").read_text())["layers"] != report["layers"]
     assert len(report["pair_cosines"]) == len(read_rows(small_sets["pairs"], TextPair))
     assert {*report["layers"][0]} == {"layer", "pair_cosine", "split_half_cosine", "permutation_p", "d_prime"}
-    shown = capsys.readouterr().out
     assert shown.count("read tokens in [ ]") == 2
     first = read_rows(small_sets["pairs"], TextPair)[0]
     read = "".join(

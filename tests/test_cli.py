@@ -77,7 +77,9 @@ def test_fit_prints_a_table_a_verdict_stories_and_the_next_command(
     assert tested["chosen_layer"] == metrics["chosen_layer"]
     capsys.readouterr()
     assert main(("validate", *FIT[1:], "--ckpt_path", "last")) == 0
-    assert "on validation: 20 rated stories" in " ".join(capsys.readouterr().out.split())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "on validation: 20 rated stories" in shown
+    assert "too few groups: 4" in shown
     assert main(("predict", *FIT[1:], "--ckpt_path", "last")) == 0
     scores = [json.loads(line) for line in Path("lightning_logs/probe/version_4/scores.jsonl").read_text().splitlines()]
     assert len(scores) == metrics["results"]["test"][0]["n"] + 16

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from probe.audit import Finding, audit_pairs
 from probe.errors import ProbeError
 from probe.files import atomic_write
-from probe.rows import RatedText, Span, TextPair, read_rows
+from probe.rows import Pooling, RatedText, Span, TextPair, read_rows
 from probe.spec import LMSpec
 
 if TYPE_CHECKING:
@@ -38,7 +38,12 @@ class DataFiles:
 
 
 def run(
-    data: DataFiles, lm: LMSpec | None = None, span: Span = "prompt", tokens: int = 0, output: str | None = None
+    data: DataFiles,
+    lm: LMSpec | None = None,
+    span: Span = "prompt",
+    pooling: Pooling = "mean",
+    tokens: int = 0,
+    output: str | None = None,
 ) -> int:
     """Checks a contrast set; exits with 0 if all is well, 1 after a warning, 3 after an error.
 
@@ -46,6 +51,7 @@ def run(
         data: The files to check.
         lm: Also read the pairs with this model, and say how steady their direction is in it.
         span: Which texts are compared and read: the instructions (prompt) or what answers them (response).
+        pooling: With a model, how a text's states become one vector, as in `fit`.
         tokens: With a model, show which tokens are read in so many texts.
         output: Where to write the findings as JSON.
     """
@@ -57,9 +63,9 @@ def run(
     if tokens and lm is None:
         raise ProbeError("--tokens: expected a model whose tokens to show, found none; add --lm.model NAME.")
     console = Console(width=None if sys.stdout.isatty() else 120)
-    report: dict[str, Any] = {"pairs": data.pairs, "span": span, "lm": lm.model if lm else None}
+    report: dict[str, Any] = {"pairs": data.pairs, "span": span, "pooling": pooling, "lm": lm.model if lm else None}
     if lm:
-        steadiness, cosines, frozen = _read(pairs, lm, span)
+        steadiness, cosines, frozen = _read(pairs, lm, span, pooling)
         findings += _judge(pairs, steadiness, cosines)
         report |= {"layers": steadiness, "pair_cosines": cosines}
         _print_layers(console, steadiness)
@@ -75,7 +81,9 @@ def run(
     return EXIT[worst]
 
 
-def _read(pairs: list[TextPair], spec: LMSpec, span: Span) -> tuple[list[dict[str, float]], list[float], "FrozenLM"]:
+def _read(
+    pairs: list[TextPair], spec: LMSpec, span: Span, pooling: Pooling
+) -> tuple[list[dict[str, float]], list[float], "FrozenLM"]:
     """Reads both sides over the span's tokens; one record per layer, and each pair's cosine where d' is greatest."""
     from probe.activations import ActivationExtractor
     from probe.data import pair_rows
@@ -84,7 +92,7 @@ def _read(pairs: list[TextPair], spec: LMSpec, span: Span) -> tuple[list[dict[st
 
     lm = FrozenLM.load(spec)
     extract = ActivationExtractor(lm)
-    h = extract([row.passage(span) for row in pair_rows(pairs)], progress=True).mean
+    h = extract([row.passage(span) for row in pair_rows(pairs)], progress=True).pooled(pooling)
     creative, uncreative = h[::2], h[1::2]
     groups = [pair.group for pair in pairs]
     difference = creative - uncreative

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from probe.activations import ActivationExtractor, Activations, ActivationStore, Pooling
+from probe.activations import ActivationExtractor, Activations, ActivationStore
 from probe.data import ContrastData, Split
 from probe.directions import Direction, random_directions
 from probe.errors import ProbeError
@@ -23,7 +23,7 @@ from probe.evaluation import Evaluation, EvaluationSet, choose_layer, random_ban
 from probe.lm import FrozenLM
 from probe.metrics import Estimate, Floats, RowScores, to_numpy
 from probe.people import People
-from probe.rows import Passage, Span
+from probe.rows import Passage, Pooling, Span
 from probe.scorers.baselines import bag_of_words_scores
 from probe.spec import LMSpec
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from probe.activations import Activations, Pooling
+from probe.activations import Activations
 from probe.errors import ProbeError
-from probe.rows import Span
+from probe.rows import Pooling, Span
 from probe.scorers.directional import DirectionalScorer
 from probe.spec import LMSpec
 
