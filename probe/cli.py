@@ -218,8 +218,8 @@ def _make_cli(argv: Sequence[str]) -> "LightningCLI":
         def after_validate(self) -> None:
             folder = Path(self.trainer.log_dir or ".")
             if self.trainer.is_global_zero:
-                write_report(folder, self.model, None)
-                print_table(Console(width=width), self.model, "validation")
+                write_report(folder, self.model, report.judge, None)
+                print_table(Console(width=width), self.model, report.judge, "validation")
 
         def after_fit(self) -> None:
             self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
@@ -230,10 +230,10 @@ def _make_cli(argv: Sequence[str]) -> "LightningCLI":
             steering = next((c for c in callbacks if isinstance(c, SteeringCallback)), None)
             folder = Path(self.trainer.log_dir or ".")
             if self.trainer.is_global_zero:
-                write_report(folder, self.model, steering)
-                print_report(Console(width=width), folder, self.model, steering)
+                write_report(folder, self.model, report.judge, steering)
+                print_report(Console(width=width), folder, self.model, report.judge, steering)
 
-    last = ModelCheckpoint(filename="last", enable_version_counter=False)
+    last, report = ModelCheckpoint(filename="last", enable_version_counter=False), RunReport()
     return ProbeCLI(
         Scorer,
         ContrastData,
@@ -257,7 +257,7 @@ def _make_cli(argv: Sequence[str]) -> "LightningCLI":
                 "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
                 "init_args": {"save_dir": "lightning_logs", "name": "probe", "default_hp_metric": False},
             },
-            "callbacks": [last, RunReport(), ScoreWriter("epoch")],
+            "callbacks": [last, report, ScoreWriter("epoch")],
         },
         args=list(argv),
     )

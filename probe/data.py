@@ -45,59 +45,21 @@ class Row:
         return Passage(self.prompt, self.response)
 
 
-class ContrastData(L.LightningDataModule):
-    """Contrastive pairs to learn from, and rated stories to be judged on.
-
-    Pairs whose group appears in the test (validation) stories are held out for test (validation). Without such
-    stories, groups are split at random by `fractions`, and the classes themselves are the truth.
+class SplitRows(L.LightningDataModule):
+    """Rows by split, yielded as row numbers and labels.
 
     Args:
-        pairs: JSONL or CSV (so for all files here) of contrastive pairs: creative, uncreative, group, and optionally
-            response_creative and response_uncreative.
-        validation_stories: JSONL of rated texts (text, rating, group, optionally prompt) on which the layer is chosen.
-        test_stories: JSONL of rated texts on which the result is read, once; with `raters` their agreement is reported.
-        test_preferences: JSONL of compared texts (text_a, text_b, preferred, group, optionally prompt), read on test.
-        fractions: Share of groups for validation and for test where no stories decide it.
+        rows: The rows of each split.
+        pairs: The training pairs, for the record of what was learned from.
         batch_size: Rows per batch; 0 is one batch of all rows, which L-BFGS needs.
-        seed: Orders rows and splits groups.
+        seed: Orders rows.
     """
 
     def __init__(
-        self,
-        pairs: str,
-        validation_stories: str | None = None,
-        test_stories: str | None = None,
-        test_preferences: str | None = None,
-        fractions: tuple[float, float] = (0.2, 0.2),
-        batch_size: int = 0,
-        seed: int = 0,
+        self, rows: dict[Split, list[Row]], pairs: Sequence[TextPair], batch_size: int = 0, seed: int = 0
     ) -> None:
         super().__init__()
-        self.files = (pairs, validation_stories, test_stories)
-        self.test_preferences = test_preferences
-        self.fractions, self.batch_size, self.seed = fractions, batch_size, seed
-        self.pairs: dict[Split, list[TextPair]] = {}
-        self.rows: dict[Split, list[Row]] = {}
-
-    def setup(self, stage: str) -> None:
-        """Reads, checks and splits the rows, once for all stages."""
-        if self.rows:
-            return
-        pairs_file, *story_files = self.files
-        stories = [read_rows(file, RatedText) if file else [] for file in story_files]
-        self.pairs = split_pairs(
-            read_rows(str(pairs_file), TextPair), stories[0], stories[1], self.fractions, self.seed
-        )
-        held_out = zip(SPLITS[1:], stories, strict=True)
-        self.rows["train"] = pair_rows(self.pairs["train"])
-        for split, rated in held_out:
-            self.rows[split] = pair_rows(self.pairs[split]) + [
-                Row(s.prompt, s.text, s.group, s.rating, raters=s.raters) for s in rated
-            ]
-        if self.test_preferences:
-            preferences = read_rows(self.test_preferences, Preference)
-            check_unseen(preferences, self.rows["train"] + self.rows["validation"])
-            self.rows["test"] += preference_rows(preferences)
+        self.rows, self.pairs, self.batch_size, self.seed = rows, pairs, batch_size, seed
 
     def _loader(self, split: Split, shuffle: bool = False) -> DataLoader[Any]:
         rows = self.rows[split]
@@ -124,6 +86,54 @@ class ContrastData(L.LightningDataModule):
         return self._loader("test")
 
 
+class ContrastData(SplitRows):
+    """Contrastive pairs to learn from, and rated stories to be judged on.
+
+    Pairs whose group appears in the test (validation) stories are held out for test (validation). Without such
+    stories, groups are split at random by `fractions`, and the classes themselves are the truth.
+
+    Args:
+        pairs: JSONL or CSV (so for all files here) of contrastive pairs: creative, uncreative, group, and optionally
+            response_creative and response_uncreative.
+        validation_stories: JSONL of rated texts (text, rating, group, optionally prompt) on which the layer is chosen.
+        test_stories: JSONL of rated texts on which the result is read, once; with `raters` their agreement is reported.
+        test_preferences: JSONL of compared texts (text_a, text_b, preferred, group, optionally prompt), read on test.
+        fractions: Share of groups for validation and for test where no stories decide it.
+        batch_size: Rows per batch; 0 is one batch of all rows, which L-BFGS needs.
+        seed: Orders rows and splits groups.
+    """
+
+    def __init__(
+        self,
+        pairs: str,
+        validation_stories: str | None = None,
+        test_stories: str | None = None,
+        test_preferences: str | None = None,
+        fractions: tuple[float, float] = (0.2, 0.2),
+        batch_size: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__({}, [], batch_size, seed)
+        self.files = (pairs, validation_stories, test_stories)
+        self.test_preferences, self.fractions = test_preferences, fractions
+
+    def setup(self, stage: str) -> None:
+        """Reads, checks and splits the rows, once for all stages."""
+        if self.rows:
+            return
+        pairs_file, *story_files = self.files
+        stories = [read_rows(file, RatedText) if file else [] for file in story_files]
+        pairs = split_pairs(read_rows(str(pairs_file), TextPair), stories[0], stories[1], self.fractions, self.seed)
+        self.pairs = pairs["train"]
+        self.rows["train"] = pair_rows(pairs["train"])
+        for split, rated in zip(SPLITS[1:], stories, strict=True):
+            self.rows[split] = pair_rows(pairs[split]) + story_rows(rated)
+        if self.test_preferences:
+            preferences = read_rows(self.test_preferences, Preference)
+            check_unseen(preferences, self.rows["train"] + self.rows["validation"])
+            self.rows["test"] += preference_rows(preferences)
+
+
 def pair_rows(pairs: Sequence[TextPair]) -> list[Row]:
     """Both sides of each pair as rows 2i (creative) and 2i + 1 (uncreative)."""
     return [
@@ -134,6 +144,11 @@ def pair_rows(pairs: Sequence[TextPair]) -> list[Row]:
             Row(p.uncreative, p.response_uncreative, p.group, 0.0, i),
         )
     ]
+
+
+def story_rows(stories: Sequence[RatedText]) -> list[Row]:
+    """Each rated story as one row."""
+    return [Row(s.prompt, s.text, s.group, s.rating, raters=s.raters) for s in stories]
 
 
 def preference_rows(preferences: Sequence[Preference]) -> list[Row]:

@@ -127,6 +127,12 @@ class EvaluationSet:
 
         return group_bootstrap(statistic, self.groups)[0]
 
+    def spearman_of(self, columns: Mapping[int, Floats]) -> dict[int, Estimate]:
+        """Spearman alone, with its interval, of score columns `[N]` by layer: all that the choice of a layer needs."""
+        judged = np.stack([scores[self.judged] for scores in columns.values()], axis=1)
+        found = group_bootstrap(lambda w: spearman(judged, self.truth, w), self.groups)
+        return dict(zip(columns, found, strict=True))
+
     def people(self, scores: Floats) -> People | None:
         """Scores `[N]` against people, and people against one another; None where at most one rated."""
         return against_people(scores[self.judged], self.ratings, self.groups)

@@ -24,7 +24,9 @@ LABELS = {
 CHANCE = dict.fromkeys(("order_accuracy", "auroc", "pair_accuracy", "preference_accuracy"), 0.5)
 
 
-def layer_curve(result: Evaluation, metric: str, layers: Sequence[int], chosen: int, band: Floats) -> Figure:
+def layer_curve(
+    result: Evaluation, metric: str, layers: Sequence[int], chosen: str, band: tuple[float, float]
+) -> Figure:
     """One metric against the layer with 95 % intervals; controls as lines, random directions as a band."""
     figure = Figure(figsize=(5, 4.4), layout="constrained")
     axis = figure.subplots()
@@ -36,17 +38,17 @@ def layer_curve(result: Evaluation, metric: str, layers: Sequence[int], chosen: 
         if name != metric:
             axis.axhline(columns[name].value, color=colour, linestyle=style, label=name.replace("_", " "))
     if metric == "spearman":
-        axis.axhspan(*np.nanpercentile(band, [5, 95]), color=GREY, alpha=0.2, label="random directions, 5-95 %")
+        axis.axhspan(*band, color=GREY, alpha=0.2, label="random directions, 5-95 %")
     axis.axhline(CHANCE.get(metric, 0.0), color=GREY, linewidth=0.8)
-    if chosen >= 0:
-        axis.axvline(chosen, color=GREEN, linewidth=0.8, label=f"chosen layer {chosen}")
+    layer = int(chosen.removeprefix("layer_"))
+    axis.axvline(layer, color=GREEN, linewidth=0.8, label=f"chosen layer {layer}")
     axis.set(ylabel=LABELS[metric], xlabel="layer (block, 0-based)", xticks=list(layers))
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
-def score_histogram(scores: Floats, truth: Floats, middle: float, layer: int) -> Figure:
-    """Scores at one layer for the upper and the lower half of the truth."""
+def score_histogram(scores: Floats, truth: Floats, middle: float, column: str) -> Figure:
+    """Scores of one column for the upper and the lower half of the truth."""
     figure = Figure(figsize=(5, 4), layout="constrained")
     axis = figure.subplots()
     bins = np.histogram_bin_edges(scores, 30).tolist()
@@ -54,7 +56,7 @@ def score_histogram(scores: Floats, truth: Floats, middle: float, layer: int) ->
         axis.hist(
             scores[half], bins=bins, color=colour, alpha=0.6, label=f"{name} of the truth (n = {int(half.sum())})"
         )
-    axis.set(xlabel=f"score at layer {layer}", ylabel="texts")
+    axis.set(xlabel=f"score ({column.replace('_', ' ')})", ylabel="texts")
     figure.legend(loc="outside lower center", frameon=False)
     return figure
 

@@ -20,43 +20,59 @@ from rich.table import Table
 from probe.evaluation import EvaluationSet
 from probe.figures import layer_curve, score_histogram, steering_curve
 from probe.files import atomic_write
+from probe.judging import CONTROLS, Judge, Judgement
 from probe.metrics import Estimate
-from probe.scorers.base import CONTROLS, HasDirection, Scorer
+from probe.scorers.base import HasDirection, Scorer
 from probe.steering import SteeringCallback
 
 
 class RunReport(L.Callback):
-    """Logs figures after each evaluation, and writes and prints the report of a run."""
+    """Judges the scorer after each evaluation, and logs the numbers and their figures."""
+
+    def __init__(self) -> None:
+        self.judge = Judge()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Figures of this epoch's validation."""
+        """This epoch's validation."""
         if not trainer.sanity_checking:
-            self._figures(trainer, pl_module, "validation")
+            self._log(trainer, pl_module, "validation")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Figures of the test, and this run's row in the table of hyper-parameters."""
-        self._figures(trainer, pl_module, "test")
+        """The test, and this run's row in the table of hyper-parameters."""
+        self._log(trainer, pl_module, "test")
         assert isinstance(pl_module, Scorer)
-        settings = {**pl_module.identity(), "lm": pl_module.lm_spec.model, "layer": pl_module.chosen_layer}
-        shown = {key: settings[key] for key in ("method", "span", "pooling", "lm", "layer")}
-        chosen = {m: e[f"layer_{pl_module.chosen_layer}"] for m, e in pl_module.results["test"].estimates.items()}
-        for logger in _boards(trainer):
-            logger.log_hyperparams(shown, {f"hp/test_{metric}": estimate.value for metric, estimate in chosen.items()})
+        settings = {**pl_module.identity(), "lm": pl_module.lm_spec.model, "column": pl_module.chosen}
+        shown = {key: settings.get(key, "") for key in ("method", "span", "pooling", "lm", "column")}
+        estimates = self.judge.judgements["test"].evaluation.estimates
+        chosen = {f"hp/test_{metric}": columns[pl_module.chosen].value for metric, columns in estimates.items()}
+        for board in _boards(trainer):
+            board.log_hyperparams(shown, chosen)
 
-    def _figures(self, trainer: L.Trainer, scorer: L.LightningModule, split: Literal["validation", "test"]) -> None:
+    def _log(self, trainer: L.Trainer, scorer: L.LightningModule, split: Literal["validation", "test"]) -> None:
         assert isinstance(scorer, Scorer)
-        layers, step, name = scorer.extractor.layers, trainer.global_step, "val" if split == "validation" else "test"
-        judge, result = EvaluationSet(scorer.data.rows[split]), scorer.results[split]
-        scores = scorer.scored[split][judge.judged, layers.index(scorer.chosen_layer)]
+        judgement = self.judge.judge(scorer, split)
+        prefix, step = "val" if split == "validation" else "test", trainer.global_step
+        numbers = {
+            f"{prefix}/{metric}/{name}": estimate.value
+            for metric, columns in judgement.evaluation.estimates.items()
+            for name, estimate in columns.items()
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step)
+        judged = EvaluationSet(scorer.data.rows[split])
+        scores = judgement.chosen[judged.judged]
         steering = [c for c in vars(trainer)["callbacks"] if isinstance(c, SteeringCallback) and c.samples]
         for board in (logger.experiment for logger in _boards(trainer)):
-            for metric in result.estimates:
-                figure = layer_curve(result, metric, layers, scorer.chosen_layer, scorer.bands[split])
-                board.add_figure(f"{name}/layers/{metric}", figure, step)
-            histogram = score_histogram(scores, judge.truth, judge.middle, scorer.chosen_layer)
-            board.add_figure(f"{name}/scores", histogram, step)
-            board.add_histogram(f"{name}/scores_lower_half", scores[judge.truth < judge.middle], step)
-            board.add_histogram(f"{name}/scores_upper_half", scores[judge.truth > judge.middle], step)
+            for metric in judgement.evaluation.estimates if scorer.kind == "layers" else ():
+                figure = layer_curve(
+                    judgement.evaluation, metric, scorer.extractor.layers, scorer.chosen, judgement.band_95
+                )
+                board.add_figure(f"{prefix}/layers/{metric}", figure, step)
+            board.add_figure(
+                f"{prefix}/scores", score_histogram(scores, judged.truth, judged.middle, scorer.chosen), step
+            )
+            board.add_histogram(f"{prefix}/scores_lower_half", scores[judged.truth < judged.middle], step)
+            board.add_histogram(f"{prefix}/scores_upper_half", scores[judged.truth > judged.middle], step)
             for callback in steering if split == "validation" else ():
                 for measure, curve in callback.curves().items():
                     board.add_figure(
@@ -74,12 +90,12 @@ class ScoreWriter(BasePredictionWriter):
     def write_on_epoch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
-        """Writes the scores at the chosen layer."""
+        """Writes the scores of the chosen column."""
         assert isinstance(pl_module, Scorer)
         assert trainer.log_dir is not None
-        column = pl_module.extractor.layers.index(pl_module.chosen_layer)
+        column = pl_module.columns.index(pl_module.chosen)
         lines = [
-            json.dumps({**asdict(pl_module.data.rows["test"][row]), "layer": pl_module.chosen_layer, "score": score})
+            json.dumps({**asdict(pl_module.data.rows["test"][row]), "column": pl_module.chosen, "score": score})
             for batch in predictions
             for row, score in zip(batch["row"].tolist(), batch["score"][:, column].tolist(), strict=True)
         ]
@@ -89,19 +105,20 @@ class ScoreWriter(BasePredictionWriter):
         Console().print(f"{len(lines)} scores are in {path}.")
 
 
-def write_report(folder: Path, scorer: Scorer, steering: SteeringCallback | None) -> dict[str, Any]:
+def write_report(folder: Path, scorer: Scorer, judge: Judge, steering: SteeringCallback | None) -> dict[str, Any]:
     """Writes `metrics.json`, `metrics.csv` and, where the scorer has one, `direction/`; returns the metrics."""
+    judgements, test = judge.judgements, judge.judgements.get("test")
     report: dict[str, Any] = {
         "provenance": scorer.provenance(),
-        "chosen_layer": scorer.chosen_layer,
+        "chosen": scorer.chosen,
         "reads": asdict(scorer.extractor.reads),
-        "margins_on_test": {name: asdict(e) for name, e in scorer.margins.items()},
+        "margins_on_test": {name: asdict(e) for name, e in test.margins.items()} if test else {},
         "random_directions": {
-            split: dict(zip(("p5", "p50", "p95"), np.nanpercentile(band, [5, 50, 95]).tolist(), strict=True))
-            for split, band in scorer.bands.items()
+            split: dict(zip(("p5", "p50", "p95"), np.nanpercentile(j.band, [5, 50, 95]).tolist(), strict=True))
+            for split, j in judgements.items()
         },
-        "people": asdict(scorer.people) if scorer.people else None,
-        "results": {split: result.as_records() for split, result in scorer.results.items()},
+        "people": asdict(test.people) if test and test.people else None,
+        "results": {split: j.evaluation.as_records() for split, j in judgements.items()},
     }
     if steering and steering.samples:
         report["steering"] = {"cosine_with_other_groups": steering.cosine, "curves": steering.curves()}
@@ -127,36 +144,38 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def print_table(console: Console, scorer: Scorer, split: Literal["validation", "test"]) -> None:
-    """Prints every metric of one split, a row per layer, control and the band of random directions."""
-    result = scorer.results[split]
+def print_table(console: Console, scorer: Scorer, judge: Judge, split: Literal["validation", "test"]) -> None:
+    """Prints every metric of one split, a row per column, control and the band of random directions."""
+    judgement = judge.judgements[split]
+    result = judgement.evaluation
     judged = (
         f"{result.n_stories} rated stories" if result.n_stories else f"{2 * result.n_pairs} texts of held-out pairs"
     )
-    estimate = result.estimates["spearman"][f"layer_{scorer.chosen_layer}"]
+    estimate = result.estimates["spearman"][scorer.chosen]
     few = f" (too few groups: {estimate.n_groups})" if estimate.too_few_groups else ""
     title = (
         f"{type(scorer).__name__} read from {scorer.span}s, on {split}: {judged}, 95 % group-bootstrap intervals{few}"
     )
     table = Table(box=SIMPLE_HEAD, title=title)
-    table.add_column("layer")
+    table.add_column("layer" if scorer.kind == "layers" else "")
     shown = {m: e for m, e in result.estimates.items() if np.isfinite([x.value for x in e.values()]).any()}
     for metric in shown:
         table.add_column(metric.replace("_", " "))
     for name in result.estimates["spearman"]:
-        layer = name.removeprefix("layer_").replace("_", " ")
-        chosen = layer == str(scorer.chosen_layer)
-        cells = [_cell(columns[name]) for columns in shown.values()]
-        table.add_row(f"{layer} (chosen)" if chosen else layer, *cells, style="bold" if chosen else None)
-    p5, p95 = np.nanpercentile(scorer.bands[split], [5, 95])
-    table.add_row("200 random", f"{p5:.2f} to {p95:.2f}\n[dim]5-95 %[/dim]")
+        chosen = name == scorer.chosen
+        label = name.removeprefix("layer_").replace("_", " ") + (" (chosen)" if chosen else "")
+        table.add_row(label, *(_cell(columns[name]) for columns in shown.values()), style="bold" if chosen else None)
+    low, high = judgement.band_95
+    table.add_row("200 random", f"{low:.2f} to {high:.2f}\n[dim]5-95 %[/dim]")
     console.print(table)
 
 
-def print_report(console: Console, folder: Path, scorer: Scorer, steering: SteeringCallback | None) -> None:
+def print_report(
+    console: Console, folder: Path, scorer: Scorer, judge: Judge, steering: SteeringCallback | None
+) -> None:
     """Prints the table, the verdict, two dull prompts with and without steering, and what to do next."""
-    print_table(console, scorer, "test")
-    console.print(verdict(scorer), highlight=False)
+    print_table(console, scorer, judge, "test")
+    console.print(verdict(scorer, judge.judgements["test"]), highlight=False)
     if steering and steering.samples:
         _print_stories(console, steering)
     reads = scorer.extractor.reads
@@ -172,19 +191,19 @@ def _cell(estimate: Estimate) -> str:
     return "-" if np.isnan(estimate.value) else f"{estimate.value:.2f}{interval}"
 
 
-def verdict(scorer: Scorer) -> str:
-    """Says in words which layer was chosen, what it beats on test, by how much, and what that does not show."""
-    name = f"layer_{scorer.chosen_layer}"
-    estimates = {metric: columns[name] for metric, columns in scorer.results["test"].estimates.items()}
+def verdict(scorer: Scorer, judgement: Judgement) -> str:
+    """Says in words which column was chosen, what it beats on test, by how much, and what that does not show."""
+    estimates = {metric: columns[scorer.chosen] for metric, columns in judgement.evaluation.estimates.items()}
     rho = estimates["spearman"]
-    p95 = float(np.nanpercentile(scorer.bands["test"], 95))
+    p95 = judgement.band_95[1]
+    chosen = "the score" if scorer.kind == "single" else f"{scorer.chosen.replace('_', ' ')}, chosen on validation,"
     lines = [
-        f"Verdict: layer {scorer.chosen_layer}, chosen on validation, ranks the test texts with Spearman {rho} "
+        f"Verdict: {chosen} ranks the test texts with Spearman {rho} "
         f"({rho.n_groups} groups); 95 % of random directions given the same choices stay below {p95:.2f}, "
         f"so it {'beats' if rho.lower > p95 else 'does NOT clearly beat'} them."
     ]
     for control in CONTROLS:
-        margin = scorer.margins[control]
+        margin = judgement.margins[control]
         if np.isnan(margin.value):
             lines.append(f"It cannot be compared with {control.replace('_', ' ')}, which ranks nothing here.")
             continue
@@ -193,12 +212,12 @@ def verdict(scorer: Scorer) -> str:
     low, high = estimates["spearman_low"], estimates["spearman_high"]
     if np.isfinite(low.value):
         lines.append(f"Within the lower and the upper half of the truth: {low} and {high}.")
-    if scorer.people:
-        agreement = scorer.people.agreement
+    if judgement.people:
+        agreement = judgement.people.agreement
         lines.append(
             f"{agreement.n_raters} raters agree with Krippendorff's alpha {agreement.alpha}, one with the mean of the others "
             f"by Spearman {agreement.one_against_others}: about what any score can reach. With raters resampled too, "
-            f"ours is {scorer.people.spearman}."
+            f"ours is {judgement.people.spearman}."
         )
     if "preference_accuracy" in estimates:
         lines.append(

@@ -20,7 +20,7 @@ from probe.files import atomic_write
 from probe.hooks import add
 from probe.lm import FrozenLM
 from probe.rows import Passage
-from probe.scorers.base import HasDirection, Scorer
+from probe.scorers.directional import DirectionalScorer
 from probe.storyteller import Oracle
 
 
@@ -97,13 +97,12 @@ class SteeringCallback(L.Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking or not (self.n_prompts and due):
             return
         folder = trainer.log_dir  # asks every process, so it stands before what only the first one does
-        if trainer.is_global_zero and isinstance(pl_module, Scorer) and isinstance(pl_module, HasDirection):
+        if trainer.is_global_zero and isinstance(pl_module, DirectionalScorer):
             self.samples = self._steer(pl_module, pl_module.direction().at(pl_module.chosen_layer))
             self._log(trainer, folder)
 
-    def _steer(self, scorer: Scorer, a: Tensor) -> list[SteeredText]:
+    def _steer(self, scorer: DirectionalScorer, a: Tensor) -> list[SteeredText]:
         layer, lm = scorer.chosen_layer, scorer.lm
-        assert isinstance(scorer, HasDirection)
         rows = scorer.data.rows["validation"]
         groups = sorted({row.group for row in rows if row.pair >= 0})
         if len(groups) < 2:
@@ -131,7 +130,7 @@ class SteeringCallback(L.Callback):
             for i, (prompt, s) in enumerate(asked)
         ]  # fmt: skip
 
-    def _other_direction(self, scorer: Scorer, taken: set[str]) -> Tensor:
+    def _other_direction(self, scorer: DirectionalScorer, taken: set[str]) -> Tensor:
         """Mean difference `[D]` of the validation pairs whose groups are not `taken`."""
         rows = scorer.data.rows["validation"]
         h = scorer.features["validation"].pooled(scorer.pooling)[:, scorer.extractor.layers.index(scorer.chosen_layer)]

@@ -11,11 +11,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "probe").rglob("*.py"))
 
+SHARED_BY_SCORERS = ("base", "frozen", "directional", "measure")
+SCORERS = sorted({f.stem for f in FILES if f.parent.name == "scorers"} - {*SHARED_BY_SCORERS, "__init__"})
+"""One file each; that none leans on another is tested below."""
+
 ROOMS = (
-    "errors", "files", "rows", "spec", "audit", "chat", "hooks", "directions", "geometry", "metrics", "people", "storyteller",
-    "data", "evaluation", "tokens", "lm", "activations", "preflight", "scorers.baselines", "scorers.base",
-    "scorers.directional", "scorers.mean_difference", "scorers.linear_probe", "scorers", "steering", "figures",
-    "reporting", "commands.audit", "commands.pairs", "commands", "cli", "__main__",
+    "errors", "files", "rows", "spec", "textstats", "audit", "chat", "hooks", "directions", "geometry", "metrics",
+    "people", "storyteller", "data", "evaluation", "tokens", "lm", "activations", "preflight", "scorers.base", "scorers.frozen",
+    "scorers.directional", "scorers.measure", *(f"scorers.{name}" for name in SCORERS), "scorers", "judging",
+    "steering", "figures", "reporting", "commands.audit", "commands.pairs", "commands", "cli", "__main__",
 )  # fmt: skip
 """A room imports only rooms above it, that is, to its left. A new room takes its place here first."""
 
@@ -59,6 +63,12 @@ def test_a_room_imports_only_rooms_above_it(path: Path) -> None:
     assert room in ROOMS, f"{room} has no place in the house yet"
     above = NARROW.get(room, set(ROOMS[: ROOMS.index(room)]))
     assert found <= above, f"{room} imports {sorted(found - above)}"
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_a_scorer_leans_on_no_other_scorer(name: str) -> None:
+    found = rooms_imported(tree_of(ROOT / f"probe/scorers/{name}.py"))
+    assert not found & {f"scorers.{other}" for other in SCORERS}
 
 
 def test_the_import_check_sees_every_way_to_import() -> None:

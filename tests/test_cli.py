@@ -74,7 +74,7 @@ def test_fit_prints_a_table_a_verdict_stories_and_the_next_command(
     assert main(("test", *FIT[1:], "--ckpt_path", "last")) == 0
     tested = json.loads(Path("lightning_logs/probe/version_2/metrics.json").read_text())
     assert tested["results"]["test"] == metrics["results"]["test"]
-    assert tested["chosen_layer"] == metrics["chosen_layer"]
+    assert tested["chosen"] == metrics["chosen"]
     capsys.readouterr()
     assert main(("validate", *FIT[1:], "--ckpt_path", "last")) == 0
     shown = " ".join(capsys.readouterr().out.split())

@@ -135,4 +135,4 @@ def test_two_processes_give_the_numbers_of_one(here: Path) -> None:
     one = [(r["metric"], r["column"], r["value"]) for r in metrics("whole")["results"]["test"]]
     assert [row[:2] for row in ours] == [row[:2] for row in one]
     assert [row[2] for row in ours] == pytest.approx([row[2] for row in one], abs=1e-3)
-    assert metrics("run")["chosen_layer"] == metrics("whole")["chosen_layer"]
+    assert metrics("run")["chosen"] == metrics("whole")["chosen"]

@@ -24,12 +24,8 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 def test_the_mean_difference_ranks_unseen_frames_beyond_every_control(metrics: dict) -> None:
-    test = {
-        (r["metric"], r["column"]): r
-        for r in metrics["results"]["test"]
-        if r["column"] == f"layer_{metrics['chosen_layer']}"
-    }
-    column = f"layer_{metrics['chosen_layer']}"
+    test = {(r["metric"], r["column"]): r for r in metrics["results"]["test"] if r["column"] == metrics["chosen"]}
+    column = metrics["chosen"]
     rho = test["spearman", column]
     assert rho["n"] >= 300
     assert rho["n_groups"] >= 20

@@ -12,6 +12,7 @@ from sklearn.metrics import log_loss
 from probe.data import ContrastData
 from probe.directions import Direction
 from probe.errors import ProbeError
+from probe.judging import Judge
 from probe.metrics import to_numpy
 from probe.scorers import LinearProbe, MeanDifference, Scorer
 from probe.spec import LMSpec
@@ -160,10 +161,12 @@ def test_the_layer_is_chosen_on_validation_and_only_then_read_on_test(
     scorer = MeanDifference(spec, cache_dir=None)
     trainer = fit(scorer, tmp_path, small_sets)
     chosen = scorer.chosen_layer
-    assert set(scorer.results) == {"validation"}
+    assert set(scorer.scored) == {"validation"}
+    judge = Judge()
+    assert set(judge.judge(scorer, "validation").margins) == set()
     trainer.test(scorer, datamodule=trainer.datamodule, verbose=False)
     assert scorer.chosen_layer == chosen
-    assert set(scorer.margins) == {"length", "bag_of_words"}
+    assert set(judge.judge(scorer, "test").margins) == {"length", "bag_of_words"}
 
 
 def test_a_direction_read_from_prompts_is_judged_on_stories(
@@ -172,7 +175,7 @@ def test_a_direction_read_from_prompts_is_judged_on_stories(
     scorer = MeanDifference(spec, span="prompt", pooling="last", cache_dir=None)
     fit(scorer, tmp_path, small_sets)
     assert scorer.data.rows["train"][0].passage("prompt").response is None
-    assert scorer.results["validation"].n_stories == 20
+    assert Judge().judge(scorer, "validation").evaluation.n_stories == 20
     assert scorer.direction().provenance["span"] == "prompt"
 
 

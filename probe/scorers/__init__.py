@@ -1,7 +1,26 @@
 """The methods that are compared: a scorer is features of a language model and a head that turns them into scores."""
 
+from probe.scorers.bag_of_words import BagOfWords
 from probe.scorers.base import HasDirection, Scorer
+from probe.scorers.lda import LDA
+from probe.scorers.length import Length
 from probe.scorers.linear_probe import LinearProbe
 from probe.scorers.mean_difference import MeanDifference
+from probe.scorers.pca import PCA
+from probe.scorers.perplexity import Perplexity
+from probe.scorers.random_directions import RandomDirections
+from probe.scorers.type_token_ratio import TypeTokenRatio
 
-__all__ = ["HasDirection", "LinearProbe", "MeanDifference", "Scorer"]
+__all__ = [
+    "LDA",
+    "PCA",
+    "BagOfWords",
+    "HasDirection",
+    "Length",
+    "LinearProbe",
+    "MeanDifference",
+    "Perplexity",
+    "RandomDirections",
+    "Scorer",
+    "TypeTokenRatio",
+]

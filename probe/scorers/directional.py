@@ -7,12 +7,14 @@ from torch import Tensor
 
 from probe.activations import Activations
 from probe.directions import ClassSums, Direction
-from probe.scorers.base import Scorer
+from probe.evaluation import EvaluationSet, choose_layer
+from probe.scorers.frozen import FrozenScorer
 
 
-class DirectionalScorer(Scorer):
+class DirectionalScorer(FrozenScorer):
     """A scorer whose head is one vector per layer; `weight` `[L, D]` is a unit vector or a probe's coefficients."""
 
+    kind = "layers"
     weight: torch.nn.Parameter
     residual_means: Tensor
     """`[2, L, D]` class means of the pooled states, uncreative first."""
@@ -21,9 +23,19 @@ class DirectionalScorer(Scorer):
     residual_norm: Tensor
     """`[L]`"""
 
-    def build(self, n_layers: int, width: int) -> None:
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """One per layer."""
+        return tuple(f"layer_{k}" for k in self.extractor.layers)
+
+    @property
+    def chosen_layer(self) -> int:
+        """The block chosen on validation; -1 before."""
+        return int(self.chosen.removeprefix("layer_") or -1)
+
+    def build(self) -> None:
         """Makes the weight and the buffers that hold the class means."""
-        self.automatic_optimization = False
+        n_layers, width = len(self.extractor.layers), self.lm.hidden_size
         self.weight = torch.nn.Parameter(torch.zeros(n_layers, width))
         self.register_buffer("residual_means", torch.zeros(2, n_layers, width))
         self.register_buffer("unit_means", torch.zeros(2, n_layers, width))
@@ -34,6 +46,11 @@ class DirectionalScorer(Scorer):
         """Starts the sums anew: two epochs must not count twice."""
         self._sums.reset()
         self._unit_sums.reset()
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> None:
+        """Adds the batch to the class sums."""
+        self.stream(batch)
+        super().training_step(batch, _)
 
     def stream(self, batch: dict[str, Tensor]) -> tuple[Activations, Tensor]:
         """Adds a batch to the class sums and returns its activations and labels."""
@@ -74,7 +91,11 @@ class DirectionalScorer(Scorer):
             provenance=self.provenance(),
         )
 
-    def relative_gap(self) -> Tensor:
-        """Class gap along the direction, as a share of the residual norm `[L]`."""
+    def choose(self, judge: EvaluationSet) -> str:
+        """The layer with the best Spearman; of those within one standard error, the one with the largest relative gap."""
         direction = self.direction()
-        return direction.residual_gap / direction.residual_norm
+        gaps = direction.residual_gap / direction.residual_norm
+        columns = dict(zip(self.extractor.layers, self.scored["validation"].T, strict=True))
+        layer = choose_layer(judge.spearman_of(columns), dict(zip(columns, gaps.tolist(), strict=True)))
+        self.log("val/chosen_layer", float(layer))
+        return f"layer_{layer}"

@@ -42,12 +42,12 @@ class LinearProbe(DirectionalScorer):
         super().__init__(lm, span, pooling, layers, cache_dir)
         self.C, self.iterations = C, iterations
 
-    def build(self, n_layers: int, width: int) -> None:
+    def build(self) -> None:
         """Adds the bias and the standardisation."""
-        super().build(n_layers, width)
-        self.bias = torch.nn.Parameter(torch.zeros(n_layers))
-        self.register_buffer("centre", torch.zeros(n_layers, width))
-        self.register_buffer("scale", torch.ones(n_layers, width))
+        super().build()
+        self.bias = torch.nn.Parameter(torch.zeros(len(self.weight)))
+        self.register_buffer("centre", torch.zeros_like(self.weight))
+        self.register_buffer("scale", torch.ones_like(self.weight))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """L-BFGS on all layers together: their losses are independent, so their sum has the same minimum."""

@@ -1,6 +1,5 @@
 """The paper's scorer: the mean cosine of a text's states with the difference of class means."""
 
-import torch
 from torch import Tensor
 
 from probe.activations import Activations
@@ -13,15 +12,6 @@ class MeanDifference(DirectionalScorer):
 
     Source: Olson et al. 2024, arXiv 2412.06060, section 3.
     """
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """An optimizer that moves nothing: it advances the global step, which checkpoints and TensorBoard count by."""
-        return torch.optim.SGD([self.weight], lr=0.0)
-
-    def training_step(self, batch: dict[str, Tensor], _: int) -> None:
-        """Adds the batch to the class sums."""
-        self.stream(batch)
-        self.optimizers().step()  # type: ignore[union-attr]
 
     def finish_epoch(self) -> None:
         """Turns the sums into the direction."""

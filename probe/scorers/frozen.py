@@ -1,0 +1,54 @@
+"""What the scorers on frozen features share: the LM is read once, and the head sees what was pooled."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probe.activations import Activations
+from probe.data import Split
+from probe.rows import Passage, Pooling, Span
+from probe.scorers.base import Scorer
+from probe.spec import LMSpec
+
+
+class FrozenScorer(Scorer):
+    """A head on the pooled activations of a frozen LM.
+
+    Args:
+        lm: The language model to read; given once, in the `lm` section of a config.
+        span: Where pairs are read: over the instruction (prompt) or the text that answers it (response).
+        pooling: How a text's states become one vector to learn from.
+        layers: Blocks to read, 0-based; all by default.
+        cache_dir: Where activations are remembered between runs; null remembers nothing.
+    """
+
+    def __init__(
+        self,
+        lm: LMSpec,
+        span: Span = "response",
+        pooling: Pooling = "mean",
+        layers: list[int] | None = None,
+        cache_dir: str | None = ".cache/activations",
+    ) -> None:
+        super().__init__(lm, span, cache_dir)
+        self.pooling, self.wanted_layers = pooling, layers
+
+    @abstractmethod
+    def score_activations(self, activations: Activations) -> Tensor:
+        """Scores `[N, C]`, raw, higher = more creative."""
+
+    def score(self, passages: Sequence[Passage]) -> Tensor:
+        """Scores `[N, C]` of any passages, raw, higher = more creative."""
+        with torch.no_grad():
+            return self.score_activations(self.extractor(passages))
+
+    def score_rows(self, split: Split, rows: Tensor) -> Tensor:
+        """Scores `[B, C]` of the rows `[B]` of a split, from what was read in `setup`."""
+        return self.score_activations(self.features[split][rows])
+
+    def identity(self) -> dict[str, Any]:
+        """What has to agree before weights may be loaded."""
+        return super().identity() | {"pooling": self.pooling, "layers": list(self.extractor.layers)}

@@ -1,0 +1,42 @@
+"""Linear discriminant analysis: the mean difference, seen through the classes' common covariance."""
+
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from torch import Tensor
+
+from probe.activations import Activations
+from probe.metrics import to_numpy
+from probe.scorers.directional import DirectionalScorer
+
+
+class LDA(DirectionalScorer):
+    """w = S^-1 (mean creative - mean uncreative) with Ledoit-Wolf shrinkage of S; the score is the log odds w . h + b.
+
+    Source: Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices"; scikit-learn's
+    `LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")`.
+    """
+
+    bias: Tensor
+
+    def build(self) -> None:
+        """Adds the intercepts."""
+        super().build()
+        self.register_buffer("bias", torch.zeros(len(self.weight)))
+
+    def finish_epoch(self) -> None:
+        """Fits scikit-learn's LDA at every layer."""
+        super().finish_epoch()
+        label = [int(row.truth) for row in self.data.rows["train"]]
+        for i, x in enumerate(self.features["train"].pooled(self.pooling).unbind(1)):
+            found = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(to_numpy(x), label)
+            self.weight.data[i] = torch.as_tensor(found.coef_[0])
+            self.bias[i] = float(found.intercept_[0])
+
+    def unit_vectors(self) -> Tensor:
+        """The coefficients, normalised."""
+        return torch.nn.functional.normalize(self.weight, dim=-1)
+
+    def score_activations(self, activations: Activations) -> Tensor:
+        """The log odds at each layer."""
+        h = activations.pooled(self.pooling)
+        return torch.einsum("nld,ld->nl", h, self.weight.detach().cpu()) + self.bias.cpu()

@@ -1,0 +1,17 @@
+"""Length: the score that every careless scorer turns into."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from probe.rows import Passage
+from probe.scorers.measure import Measure
+
+
+class Length(Measure):
+    """The number of tokens."""
+
+    def measure(self, passages: Sequence[Passage]) -> Tensor:
+        """Tokens `[N]` of each text's span."""
+        return torch.tensor([float(sum(encoded.pooled)) for encoded in self.lm.encode(passages)])

@@ -1,0 +1,35 @@
+"""The principal direction of the pairs' differences, uncentred, as representation engineering reads it."""
+
+import torch
+from torch import Tensor
+
+from probe.activations import Activations
+from probe.directions import cosine_scores
+from probe.scorers.directional import DirectionalScorer
+
+
+class PCA(DirectionalScorer):
+    """First principal axis of the differences h+ - h- and their negatives, with the sign that ranks most pairs right.
+
+    Not centred: subtracting the mean of the differences would take out the mean difference itself, which is what is
+    looked for. The score is the mean cosine of a text's states with the axis.
+
+    Source: Zou et al. 2023, "Representation Engineering", arXiv 2310.01405, section 3.1.
+    """
+
+    def finish_epoch(self) -> None:
+        """Finds the axis at every layer."""
+        super().finish_epoch()
+        h = self.features["train"].pooled(self.pooling).double()
+        differences = (h[::2] - h[1::2]).transpose(0, 1)  # a pair's sides follow one another: [L, pairs, D]
+        axis = torch.linalg.svd(differences, full_matrices=False).Vh[:, 0]
+        right = torch.einsum("lnd,ld->ln", differences, axis).sign().sum(1)
+        self.weight.data.copy_(torch.where(right < 0, -1.0, 1.0)[:, None] * axis)
+
+    def unit_vectors(self) -> Tensor:
+        """The axis."""
+        return self.weight
+
+    def score_activations(self, activations: Activations) -> Tensor:
+        """s_k(x) = mean_t cos(h_k(x)_t, a_k)."""
+        return cosine_scores(activations.unit_mean, self.weight.cpu())

@@ -1,0 +1,74 @@
+"""What directions that learned nothing reach, given the same choice of layer and sign: a band, not a point."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probe.activations import Activations
+from probe.directions import random_directions
+from probe.evaluation import EvaluationSet
+from probe.metrics import to_numpy
+from probe.rows import Pooling, Span
+from probe.scorers.frozen import FrozenScorer
+from probe.spec import LMSpec
+
+
+class RandomDirections(FrozenScorer):
+    """Directions uniform on the sphere; each is given the layer and the sign that rank validation best.
+
+    Args:
+        lm: The language model to read; given once, in the `lm` section of a config.
+        span: Where pairs are read: over the instruction (prompt) or the text that answers it (response).
+        pooling: How a text's states become one vector; the score needs the mean of unit states alone.
+        layers: Blocks to read, 0-based; all by default.
+        cache_dir: Where activations are remembered between runs; null remembers nothing.
+        count: How many directions.
+        seed: Draws them.
+    """
+
+    kind = "band"
+    vectors: Tensor
+    """`[R, L, D]`, signed after validation."""
+    layer_of: Tensor
+    """`[R]` index of each direction's layer."""
+
+    def __init__(
+        self,
+        lm: LMSpec,
+        span: Span = "response",
+        pooling: Pooling = "mean",
+        layers: list[int] | None = None,
+        cache_dir: str | None = ".cache/activations",
+        count: int = 200,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(lm, span, pooling, layers, cache_dir)
+        self.count, self.seed = count, seed
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """One per direction."""
+        return tuple(f"random_{i}" for i in range(self.count))
+
+    def build(self) -> None:
+        """Draws the directions."""
+        drawn = random_directions(self.count, self.extractor.layers, self.lm.hidden_size, self.seed)
+        self.register_buffer("vectors", drawn)
+        self.register_buffer("layer_of", torch.zeros(self.count, dtype=torch.long))
+        self.unused = torch.nn.Parameter(torch.zeros(()))
+
+    def choose(self, judge: EvaluationSet) -> str:
+        """Gives each direction its layer and sign; the column shown alone is the median one."""
+        unit_mean = self.features["validation"].unit_mean
+        rho = np.nan_to_num(judge.spearman(to_numpy(torch.einsum("nld,rld->nlr", unit_mean, self.vectors.cpu()))))
+        layer = np.abs(rho).argmax(0)
+        best = rho[layer, np.arange(self.count)]
+        self.layer_of.copy_(torch.as_tensor(layer))
+        self.vectors *= torch.as_tensor(np.where(best < 0, -1.0, 1.0)).to(self.vectors)[:, None, None]
+        self.scored["validation"] = to_numpy(self.score_activations(self.features["validation"]))
+        return self.columns[int(np.abs(best).argsort()[self.count // 2])]
+
+    def score_activations(self, activations: Activations) -> Tensor:
+        """The mean cosine `[N, R]` with each direction at its layer."""
+        every_layer = torch.einsum("nld,rld->nrl", activations.unit_mean, self.vectors.cpu())
+        return every_layer[:, torch.arange(self.count), self.layer_of.cpu()]

@@ -1,0 +1,18 @@
+"""Type-token ratio: how many of a text's words are different ones."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from probe.rows import Passage
+from probe.scorers.measure import Measure
+from probe.textstats import type_token_ratio
+
+
+class TypeTokenRatio(Measure):
+    """Different words over all words, in lower case."""
+
+    def measure(self, passages: Sequence[Passage]) -> Tensor:
+        """The ratio `[N]` of each text."""
+        return torch.tensor([type_token_ratio(passage.pooled) for passage in passages])
