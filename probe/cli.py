@@ -22,6 +22,7 @@ VERBS = {
     "predict": "write a checkpoint's scores of the test texts: --ckpt_path",
 }
 COMMANDS = {
+    "compare": "which way of reading is best, by how much, and whether that is real: --config configs/compare.yaml",
     "audit": "check a contrast set for what would make its direction worthless: --data.pairs FILE",
     "pairs": "make a contrast set from creative prompts, by asking a language model: --input FILE --output FILE",
 }
@@ -133,7 +134,8 @@ def _sections_for(word: str, known: set[str]) -> str:
             f"--config {word[1:]}: expected `data` to be a section, found {data!r}; name the files under it."
         )
     config["data"] = {k: v for k, v in data.get("init_args", data).items() if f"data.{k}" in known}
-    return yaml.safe_dump({k: v for k, v in config.items() if any(f"{name}.".startswith(f"{k}.") for name in known)})
+    kept = {k: v for k, v in config.items() if any(f"{name}.".startswith(f"{k}.") for name in known)}
+    return yaml.safe_dump(kept, sort_keys=False)
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -157,7 +159,7 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*`lr_scheduler.step.*")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).addFilter(
-            lambda record: not any(s in record.getMessage() for s in ("💡", "TPU", "GPU"))
+            lambda record: not any(s in record.getMessage() for s in ("💡", "TPU", "GPU", "`Trainer.fit` stopped"))
         )
 
 

@@ -153,7 +153,7 @@ def within_folds(
 
     Scores of different folds come from different fits, whose offset and scale may differ. So `statistic` of a fold's rows
     `[n]` and their weights `[R, n]` -> `[R, C]` is averaged over folds by the rows drawn; a fold where it is nan has no say.
-    Source: Forman and Scholz 2010, "Apples-to-Apples in Cross-Validation Studies", section 3 (AUC_avg, not AUC_merge).
+    Source: Forman and Scholz 2010, "Apples-to-Apples in Cross-Validation Studies" (AUC_avg, not AUC_merge).
     """
     members = [np.flatnonzero(fold == k) for k in np.unique(fold)]
 
@@ -218,8 +218,8 @@ def expanded_interval(draws: Floats, n_groups: int) -> tuple[Floats, Floats]:
 def _p_of_zero(estimate: Estimate, draws: Floats) -> float:
     """Two-sided p of the value 0 from draws `[R]`: value over bootstrap standard error, on Student's t of G - 1.
 
-    Source: Cameron, Gelbach and Miller 2008, "Bootstrap-Based Improvements for Inference with Clustered Errors", section
-    III (pairs cluster bootstrap-se), with the variance of G groups scaled by G / (G - 1).
+    Error times sqrt(G / (G - 1)) and Student's t are the least that few clusters ask for: Cameron, Gelbach and Miller 2008,
+    "Bootstrap-Based Improvements for Inference with Clustered Errors", conclusion.
     """
     if estimate.too_few_groups or np.isnan(estimate.lower):
         return float("nan")

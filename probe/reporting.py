@@ -128,7 +128,7 @@ def write_report(folder: Path, scorer: Scorer, judge: Judge, steering: SteeringC
     writer.writeheader()
     writer.writerows(records)
     # JSON has no nan: what could not be computed is null.
-    text = json.dumps(_without_nan(report), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(without_nan(report), indent=2, allow_nan=False) + "\n"
     atomic_write(folder / "metrics.json", lambda path: path.write_text(text))
     atomic_write(folder / "metrics.csv", lambda path: path.write_text(table.getvalue()))
     if isinstance(scorer, HasDirection):
@@ -136,11 +136,12 @@ def write_report(folder: Path, scorer: Scorer, judge: Judge, steering: SteeringC
     return report
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """The value with null in place of what is no number, which JSON cannot hold."""
     if isinstance(value, dict):
-        return {str(key): _without_nan(item) for key, item in value.items()}
+        return {str(key): without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 

@@ -1,7 +1,7 @@
-"""LMSpec: which language model to read, said without loading anything heavy."""
+"""What a person asks for, said without loading anything heavy: which language model, which scorer."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 
 @dataclass
@@ -25,3 +25,22 @@ class LMSpec:
     strict: bool = False
     system: str | None = None
     trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A scorer in the tournament.
+
+    Args:
+        scorer: Its class, by name or by path.
+        args: Its arguments, but for `lm` and `span`.
+        grid: Argument -> values to try; the best by Spearman on validation, inside the training groups, is taken.
+        epochs: Training epochs.
+        batch_size: Rows per batch; 0 is one batch of all.
+    """
+
+    scorer: str
+    args: dict[str, Any] = field(default_factory=dict)
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+    epochs: int = 1
+    batch_size: int = 0

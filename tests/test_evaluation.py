@@ -19,7 +19,8 @@ from probe.rows import Preference
 
 
 def estimate(value: float, standard_error: float = 0.0) -> Estimate:
-    return Estimate(value, value - 1.96 * standard_error, value + 1.96 * standard_error, 100, 30)
+    half = 2.045 * standard_error  # Student's 97.5 % quantile for 30 groups
+    return Estimate(value, value - half, value + half, 100, 30)
 
 
 def story_rows(n_groups: int = 30, per_group: int = 6, seed: int = 0) -> list[Row]:

@@ -1,9 +1,13 @@
-"""Metrics: equal to scikit-learn and scipy on raw scores, and intervals that are as wide as the groups demand."""
+"""Metrics: equal to scikit-learn and scipy on raw scores; intervals and tests that are as careful as the groups demand."""
+
+from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from probe.metrics import (
@@ -12,11 +16,14 @@ from probe.metrics import (
     RowScores,
     auroc,
     group_bootstrap,
+    holm,
     kendall_tau_b,
     order_accuracy,
     pair_accuracy,
+    paired_differences,
     spearman,
     to_numpy,
+    within_folds,
 )
 
 TRANSFORMS = {"raw": (1.0, 0.0), "offset": (1.0, 20.0), "scaled": (100.0, 0.0), "both": (100.0, 20.0)}
@@ -99,10 +106,13 @@ def test_no_rows_at_all_give_nan_and_no_warning() -> None:
         assert np.isnan(value).all()
 
 
-def test_pair_accuracy_counts_ties_half() -> None:
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_pair_accuracy_counts_ties_half_wherever_the_scores_lie(transform: str) -> None:
     creative = np.array([[3.0, -1.0], [2.0, -1.0], [1.0, -1.0], [0.0, -1.0]])
     uncreative = np.array([[1.0, 5.0], [2.0, 5.0], [2.0, 5.0], [0.0, 5.0]])
-    assert pair_accuracy(creative, uncreative).tolist() == [(1 + 0.5 + 0 + 0.5) / 4, 0.0]
+    scale, offset = TRANSFORMS[transform]
+    found = pair_accuracy(scale * creative + offset, scale * uncreative + offset)
+    assert found.tolist() == [(1 + 0.5 + 0 + 0.5) / 4, 0.0]
 
 
 def test_swapping_the_sides_mirrors_pair_accuracy_and_auroc() -> None:
@@ -114,11 +124,17 @@ def test_swapping_the_sides_mirrors_pair_accuracy_and_auroc() -> None:
     )
 
 
-def clustered(seed: int, n_groups: int = 30, per_group: int = 8) -> tuple[Floats, list[str]]:
-    """Rows of mean 0 that share most of their variance with their group (intraclass correlation 0.8)."""
+def clustered_normals(seed: int, n: int, n_groups: int, per_group: int) -> Floats:
+    """Standard normals `[n, rows]` that share most of their variance with their group (intraclass correlation 0.8)."""
     rng = np.random.default_rng(seed)
-    rows = rng.normal(size=(n_groups, 1)) + 0.5 * rng.normal(size=(n_groups, per_group))
-    return rows.ravel(), [f"group-{g}" for g in range(n_groups) for _ in range(per_group)]
+    rows = 0.8**0.5 * rng.normal(size=(n, n_groups, 1)) + 0.2**0.5 * rng.normal(size=(n, n_groups, per_group))
+    return rows.reshape(n, -1)
+
+
+def clustered(seed: int, n_groups: int = 30, per_group: int = 8) -> tuple[Floats, list[str]]:
+    """One column of such rows, and their groups."""
+    names = [f"group-{g}" for g in range(n_groups) for _ in range(per_group)]
+    return clustered_normals(seed, 1, n_groups, per_group)[0], names
 
 
 def mean(rows: Floats, weights: Floats) -> Floats:
@@ -144,23 +160,46 @@ def test_weights_are_how_often_a_row_was_drawn() -> None:
             assert pair_accuracy(scores, other, weights)[r, c] == pytest.approx(won, abs=1e-12)
 
 
-def test_the_group_interval_covers_the_truth_and_a_row_wise_one_would_not() -> None:
-    n_seeds, covered, covered_by_rows, widths = 200, 0, 0, []
-    for seed in range(n_seeds):
-        rows, groups = clustered(seed)
-        by_group, by_row = (
-            group_bootstrap(lambda w, x=rows: mean(x, w), names, n_resamples=300, seed=seed)[0]
-            for names in (groups, [str(i) for i in range(len(rows))])
-        )
-        covered += by_group.lower <= 0 <= by_group.upper
-        covered_by_rows += by_row.lower <= 0 <= by_row.upper
-        widths.append((by_group.upper - by_group.lower) / (by_row.upper - by_row.lower))
-    # A percentile interval of 30 groups covers like +-1.96 sqrt(29/30) on a t with 29 degrees of freedom: 0.936. Over
-    # 200 seeds the standard error is 0.017, so 0.88 lies 3.2 of them below, and 0.985 2.8 above.
-    assert 0.88 <= covered / n_seeds <= 0.985
-    assert covered_by_rows / n_seeds < 0.75
-    # Design effect 1 + (8 - 1) * 0.8 = 6.6, whose root is 2.6.
-    assert np.mean(widths) == pytest.approx(6.6**0.5, rel=0.1)
+def test_the_intervals_of_20_groups_of_correlated_rows_cover_the_truth_at_their_rate() -> None:
+    # Of normal score and truth correlated by rho: Spearman 6 / pi asin(rho / 2); the trivariate orthant probability gives
+    # AUROC 1/2 + 2 / pi asin(rho / sqrt 2) for the truth's sign; a side that is higher by d wins Phi(d / sqrt 2) of pairs.
+    rho, d, n_groups, per_group, n_sets = 0.5, 0.7, 20, 5, 400
+    expected = (
+        0.5 + 2 / np.pi * np.arcsin(rho / 2**0.5),
+        6 / np.pi * np.arcsin(rho / 2),
+        scipy.stats.norm.cdf(d / 2**0.5),
+    )
+    groups = [str(g) for g in range(n_groups) for _ in range(per_group)]
+    covered, covered_by_rows = np.zeros(3), np.zeros(3)
+    for seed in range(n_sets):
+        truth, noise, other = clustered_normals(seed, 3, n_groups, per_group)
+        score = rho * truth + (1 - rho**2) ** 0.5 * noise
+
+        def three(w: Floats, x: Floats = score, y: Floats = truth, z: Floats = other) -> Floats:
+            return np.hstack([auroc(x, y > 0, w), spearman(x, y, w), pair_accuracy(x + d, z, w)])
+
+        for names, count in ((groups, covered), ([str(i) for i in range(len(groups))], covered_by_rows)):
+            found = group_bootstrap(three, names, n_resamples=300)
+            count += [e.lower <= value <= e.upper for e, value in zip(found, expected, strict=True)]
+    # 0.95 and 2.3 binomial standard errors of 400 sets on either side.
+    assert ((covered / n_sets > 0.925) & (covered / n_sets < 0.975)).all(), covered
+    assert (covered_by_rows / n_sets < 0.85).all()
+
+
+def test_the_interval_and_standard_error_of_a_mean_are_students() -> None:
+    values = scipy.stats.norm.ppf((np.arange(20) + 0.5) / 20)
+    estimate = group_bootstrap(lambda w: mean(values, w), [str(i) for i in range(20)], n_resamples=50_000)[0]
+    # The plain percentiles would give 0.91 of this.
+    expected = scipy.stats.t.interval(0.95, 19, scale=scipy.stats.sem(values))
+    assert (estimate.lower, estimate.upper) == pytest.approx(expected, rel=0.02)
+    assert estimate.standard_error == pytest.approx(scipy.stats.sem(values), rel=0.02)
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_group_has_a_value_and_no_interval() -> None:
+    estimate = group_bootstrap(lambda w: mean(np.arange(3.0), w), ["all"] * 3, 50)[0]
+    assert estimate.value == 1
+    assert np.isnan([estimate.lower, estimate.upper, estimate.standard_error]).all()
 
 
 def test_the_bootstrap_is_seeded_and_its_value_is_the_statistic_of_all_rows() -> None:
@@ -218,8 +257,124 @@ def test_fewer_than_twenty_groups_are_said_to_be_too_few(n_groups: int, few: boo
     assert ("too few groups" in str(estimate)) is few
 
 
-def test_the_standard_error_of_a_normal_interval_is_its_sigma() -> None:
-    assert Estimate(0.5, 0.5 - 1.96 * 0.07, 0.5 + 1.96 * 0.07, 100, 30).standard_error == pytest.approx(0.07)
+def test_the_p_of_a_mean_difference_is_that_of_a_t_test_over_groups() -> None:
+    rows, groups = clustered(0)
+    shifted = rows + np.array([[0.0], [0.3], [-0.5]])
+    found = paired_differences(lambda w: np.hstack([mean(x, w) for x in shifted]), groups, 20_000)
+    expected = scipy.stats.ttest_1samp(shifted.reshape(3, 30, 8).mean(2), 0, axis=1).pvalue
+    np.testing.assert_allclose(
+        scipy.stats.t.isf([p / 2 for _, p in found], 29), scipy.stats.t.isf(expected / 2, 29), 0.02
+    )
+    assert [e for e, _ in found] == group_bootstrap(lambda w: np.hstack([mean(x, w) for x in shifted]), groups, 20_000)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n_groups", [19, 20])
+def test_a_difference_has_a_p_only_where_groups_and_resamples_allow_one(n_groups: int) -> None:
+    rows, groups = clustered(0, n_groups)
+
+    def differences(w: Floats) -> Floats:
+        x, same = mean(rows, w), np.ones((len(w), 1))
+        return np.hstack([x, x - x, same, same * np.nan])
+
+    some, identical, constant, none = (p for _, p in paired_differences(differences, groups, 50))
+    assert np.isnan([constant, none]).all()
+    if n_groups < 20:
+        assert np.isnan([some, identical]).all()
+    else:
+        assert 0 < some < 1
+        assert identical == 1
+
+
+def test_holms_p_of_a_worked_example() -> None:
+    # 0.01 x 4, 0.02 x 3, max(0.03 x 2, 0.06), 0.7 x 1; the one that is no number makes no fifth hypothesis.
+    assert holm([0.03, float("nan"), 0.01, 0.7, 0.02]) == pytest.approx([0.06, np.nan, 0.04, 0.7, 0.06], nan_ok=True)
+    assert holm([0.6, 0.5]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize("n", range(1, 6))
+def test_holm_is_the_closed_test_whose_every_intersection_is_bonferronis(n: int) -> None:
+    rng = np.random.default_rng(n)
+    for _ in range(50):
+        p = np.round(rng.random(n) ** 3, 2)  # some of them tied
+        # A hypothesis falls when every intersection it is part of falls: its p is the largest of theirs.
+        sets = [list(some) for size in range(1, n + 1) for some in combinations(range(n), size)]
+        expected = [max(min(1, len(some) * p[some].min()) for some in sets if i in some) for i in range(n)]
+        assert holm(p.tolist()) == pytest.approx(expected)
+
+
+def by_fold(scores: Floats, truth: Floats, fold: NDArray[np.intp]) -> Callable[[Floats], Floats]:
+    return within_folds(lambda rows, w: spearman(scores[rows], truth[rows], w), fold)
+
+
+def test_within_folds_equals_a_loop_over_folds_and_with_one_fold_the_metric() -> None:
+    scores, truth = tied_scores()
+    fold = np.random.default_rng(1).integers(0, 4, len(truth))
+    weights = np.random.default_rng(2).integers(0, 3, (5, len(truth))).astype(float)
+    for r, w in enumerate(weights):
+        expected = sum(
+            w[fold == k].sum() * spearman(scores[fold == k], truth[fold == k], w[None, fold == k])[0] for k in range(4)
+        )
+        np.testing.assert_allclose(by_fold(scores, truth, fold)(weights)[r], expected / w.sum())
+    alone = by_fold(scores, truth, np.zeros(len(truth), dtype=np.intp))
+    np.testing.assert_allclose(alone(weights), spearman(scores, truth, weights))
+
+
+def test_the_offset_and_scale_of_each_folds_fit_change_nothing_within_folds() -> None:
+    scores, truth = tied_scores()
+    fold = np.arange(len(truth)) % 5
+    moved = scores * 10.0 ** fold[:, None] - 300 * fold[:, None]
+    once = np.ones((1, len(truth)))
+    np.testing.assert_array_equal(by_fold(scores, truth, fold)(once), by_fold(moved, truth, fold)(once))
+    assert (abs(spearman(moved, truth) - spearman(scores, truth)) > 0.05).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_fold_without_a_number_has_no_say() -> None:
+    scores, truth = np.array([1.0, 2.0, 3.0, 5.0, 5.0, 5.0, 5.0]), np.arange(7.0)
+    fold = np.array([0, 0, 0, 1, 1, 1, 1])
+    all_rows, only_the_constant, none = by_fold(scores, truth, fold)(
+        np.array([[1.0] * 7, [0.0] * 3 + [1.0] * 4, [0.0] * 7])
+    )
+    assert all_rows == [1.0]
+    assert np.isnan([only_the_constant, none]).all()
+
+
+def tournament(
+    metric: Callable[[Floats, Floats, Floats], Floats], truth: Floats, scores: Floats, groups: list[str]
+) -> Floats:
+    """Whether rivals `[C - 1]` are told apart from the reference, column 0: 1 better, -1 worse, 0 not."""
+
+    def to_reference(w: Floats) -> Floats:
+        values = metric(scores, truth, w)
+        return values[:, 1:] - values[:, :1]
+
+    found = paired_differences(to_reference, groups, n_resamples=200)
+    significant = np.array(holm([p for _, p in found])) < 0.05
+    return np.sign([e.value for e, _ in found]) * significant
+
+
+FORTY = [str(g) for g in range(40) for _ in range(6)]
+
+
+def test_pure_noise_seldom_wins_or_loses_a_tournament() -> None:
+    wrong = 0
+    for seed in range(200):
+        truth, *scores = clustered_normals(seed, 10, 40, 6)
+        wrong += tournament(spearman, truth, np.stack(scores, axis=1), FORTY).any()
+    # At 5 % ten are expected; more than 18 come with chance 0.006.
+    assert wrong <= 18
+
+
+def test_a_planted_signal_of_d_prime_1_wins_the_tournament() -> None:
+    creative = np.tile([True, False], 120)
+    found = 0
+    for seed in range(200):
+        scores = clustered_normals(seed, 9, 40, 6).T
+        scores[creative, 3] += 1
+        found += tournament(auroc, creative, scores, FORTY)[2] > 0
+    assert found >= 0.8 * 200
 
 
 @pytest.mark.parametrize("batch", [1, 3, 40])

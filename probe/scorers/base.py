@@ -36,6 +36,27 @@ class HasDirection(Protocol):
         """The unit direction at every layer."""
 
 
+@runtime_checkable
+class HasShift(Protocol):
+    """A scorer that changes the model, and can say which way it moves the residual stream."""
+
+    layer: int
+
+    def shift(self, passages: Sequence[Passage]) -> Tensor:
+        """Mean change `[D]` of the pooled state at `layer`."""
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A scorer that judges two texts side by side, not each alone."""
+
+    def prefer(self, one: Sequence[Passage], other: Sequence[Passage]) -> Tensor:
+        """How much `one` is more creative than `other` `[N]`; 0 is a tie."""
+
+    def position_bias(self, one: Sequence[Passage], other: Sequence[Passage]) -> float:
+        """How much the first of two texts is preferred, whichever it is."""
+
+
 class Scorer(L.LightningModule, ABC):
     """A way of scoring texts by how creative a frozen LM finds them, in one or several named columns.
 
@@ -51,6 +72,8 @@ class Scorer(L.LightningModule, ABC):
     kind: ClassVar[Literal["layers", "single", "band"]] = "single"
     """What the columns are: one `layer_k` per block, a single score, or a band of equal rivals."""
     wanted_layers: list[int] | None = None
+    note = ""
+    """What a reader of its numbers must know: that it is not applicable to this model, say."""
     extractor: ActivationExtractor
 
     def __init__(self, lm: LMSpec, span: Span = "response", cache_dir: str | None = ".cache/activations") -> None:
@@ -110,6 +133,14 @@ class Scorer(L.LightningModule, ABC):
     def score_rows(self, split: Split, rows: Tensor) -> Tensor:
         """Scores `[B, C]` of the rows `[B]` of a split."""
         return self.score([self.data.rows[split][row].passage(self.span) for row in rows.tolist()])
+
+    def release(self) -> None:
+        """Gives the LM back as it was; called when the scorer is no longer needed."""
+
+    @property
+    def n_trainable(self) -> int:
+        """How many numbers are learned."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     # -- learning -----------------------------------------------------------------------------------------------
 

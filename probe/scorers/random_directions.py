@@ -57,6 +57,11 @@ class RandomDirections(FrozenScorer):
         self.register_buffer("layer_of", torch.zeros(self.count, dtype=torch.long))
         self.unused = torch.nn.Parameter(torch.zeros(()))
 
+    @property
+    def n_trainable(self) -> int:
+        """None."""
+        return 0
+
     def choose(self, judge: EvaluationSet) -> str:
         """Gives each direction its layer and sign; the column shown alone is the median one."""
         unit_mean = self.features["validation"].unit_mean

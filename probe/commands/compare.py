@@ -1,0 +1,130 @@
+"""compare: which way of reading the concept from the model is best, by how much, and whether that is real."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probe.errors import ProbeError
+from probe.rows import Preference, RatedText, Span, TextPair, read_rows
+from probe.spec import Contestant, LMSpec
+
+if TYPE_CHECKING:
+    from probe.crossfit import CrossFit
+    from probe.scorers import Scorer
+
+
+@dataclass
+class ComparedData:
+    """The files of a comparison.
+
+    Args:
+        pairs: JSONL or CSV of the contrastive pairs that all scorers learn from.
+        validation_stories: Rated texts: inside the training groups they choose layers, and they are judged on too.
+        test_stories: Rated texts on which the scorers are compared.
+        test_preferences: Compared texts.
+        transfer: Further sets of pairs by name: fitted on one, judged on all.
+    """
+
+    pairs: str
+    validation_stories: str | None = None
+    test_stories: str | None = None
+    test_preferences: str | None = None
+    transfer: dict[str, str] = field(default_factory=dict)
+
+
+def run(
+    data: ComparedData,
+    scorers: dict[str, Contestant],
+    lms: list[LMSpec] | None = None,
+    span: Span = "response",
+    reference: str = "mean difference",
+    folds: int = 5,
+    resamples: int = 1000,
+    seed: int = 0,
+    cache_dir: str = ".cache",
+    output: str = "lightning_logs/compare",
+) -> int:
+    """Compares scorers by cross-fitting over groups: every group is judged once, by fits that never saw it.
+
+    A finished fit is kept under CACHE_DIR/fits and never done twice; a killed run goes on where it was.
+
+    Args:
+        data: What is learned from and judged by.
+        scorers: Contestants by name.
+        lms: The language models to read, each on its own; the embedded one by default.
+        span: Where the pairs are read: over the text that answers the instruction (response) or the instruction (prompt).
+        reference: The contestant that the others are compared with.
+        folds: Shares of the groups; each is judged by what was fitted on the others.
+        resamples: Of the group bootstrap.
+        seed: Of folds, fits and resamples.
+        cache_dir: Where activations and finished fits are remembered.
+        output: Folder of the runs.
+    """
+    crossfit = _crossfit(data, span, folds, seed)
+    specs = lms or [LMSpec()]
+    if reference not in scorers:
+        raise ProbeError(f"--reference {reference}: expected one of {', '.join(scorers)}; name one of these.")
+    for name, contestant in scorers.items():
+        for spec in specs:
+            build(contestant, spec, span, {argument: values[0] for argument, values in contestant.grid.items()}, name)
+    from rich.console import Console
+
+    from probe.comparison import compare_with
+    from probe.comparison_report import ComparisonReport
+
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    cache = Path(cache_dir).expanduser()
+    results = [
+        compare_with(name, spec, crossfit, scorers, build, reference, resamples, seed, cache, console)
+        for name, spec in zip(_names(specs), specs, strict=True)
+    ]
+    ComparisonReport(output, reference, crossfit, seed, results).write(console)
+    return 0
+
+
+def _crossfit(data: ComparedData, span: Span, folds: int, seed: int) -> "CrossFit":
+    pairs = read_rows(data.pairs, TextPair)
+    rated = {Path(f).stem: read_rows(f, RatedText) for f in (data.validation_stories, data.test_stories) if f}
+    preferences = {Path(f).stem: read_rows(f, Preference) for f in (data.test_preferences,) if f}
+    others = {name: read_rows(file, TextPair) for name, file in data.transfer.items()}
+    from probe.crossfit import ContrastSet, CrossFit
+
+    main = Path(data.pairs).stem
+    contrasts = {main: ContrastSet(pairs, span)}
+    if span == "response":
+        contrasts[f"{main}: prompts"] = ContrastSet(pairs, "prompt")
+    contrasts |= {name: ContrastSet(found, span) for name, found in others.items()}
+    choose_on = Path(data.validation_stories).stem if data.validation_stories else None
+    judged_on = Path(data.test_stories or data.validation_stories or data.pairs).stem
+    return CrossFit(contrasts, rated, preferences, choose_on, judged_on, folds, seed)
+
+
+def build(contestant: Contestant, lm: LMSpec, span: Span, settings: Mapping[str, Any], name: str = "") -> "Scorer":
+    """Makes a scorer from its config, checked as `fit` checks it.
+
+    Raises:
+        ProbeError: for a class or an argument that is not known.
+    """
+    import jsonargparse
+
+    from probe.scorers import Scorer
+
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Scorer, "scorer", required=True)
+    arguments = {"lm": asdict(lm), "span": span, **contestant.args, **settings}
+    try:
+        config = parser.parse_object({"scorer": {"class_path": contestant.scorer, "init_args": arguments}})
+    except jsonargparse.ArgumentError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ProbeError(
+            f"scorers.{name}: expected a scorer and its arguments, but {reason}; correct the config."
+        ) from error
+    scorer: Scorer = parser.instantiate(config).scorer
+    return scorer
+
+
+def _names(specs: list[LMSpec]) -> list[str]:
+    names = [Path(spec.model).name for spec in specs]
+    return [name if names.count(name) == 1 else spec.model for name, spec in zip(names, specs, strict=True)]

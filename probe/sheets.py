@@ -1,0 +1,139 @@
+"""Score sheets: all contestants' cross-fitted scores of one test set, and the metrics of each."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probe.crossfit import CrossFit
+from probe.evaluation import EvaluationSet
+from probe.metrics import (
+    Estimate,
+    Floats,
+    auroc,
+    group_bootstrap,
+    pair_accuracy,
+    paired_differences,
+    spearman,
+    to_numpy,
+    within_folds,
+)
+from probe.tournament import Fit
+
+METRICS = ("spearman", "auroc", "pair_accuracy", "length")
+"""`auroc`: the upper against the lower half of the ratings, or the classes of pairs. `pair_accuracy`: of pairs, or of people's
+preferences."""
+Rows = NDArray[np.intp]
+
+
+class Sheet:
+    """All scores of one test set, a column `[N]` per contestant; folds are never ranked against one another.
+
+    Args:
+        crossfit: What was judged when.
+        test: Name of the test set.
+        fits: Contestant -> its fits, fold by fold.
+        lengths: Token count `[N]` of each row.
+    """
+
+    def __init__(self, crossfit: CrossFit, test: str, fits: Mapping[str, Sequence[Fit]], lengths: Floats) -> None:
+        rows = crossfit.tests[test].rows
+        self.names, self.lengths, self.fold = list(fits), lengths, crossfit.fold(test)
+        self.groups = [row.group for row in rows]
+        self.rated = rows[0].comparison < 0
+        self.truth = np.array([row.truth for row in rows])
+        middle = EvaluationSet(rows).middle if self.rated else np.nan
+        self.high, self.unequal = self.truth > middle, self.truth != middle
+        self.scores = np.stack([chosen_scores(crossfit, test, f) for f in fits.values()], axis=1)
+        self.compared = crossfit.tests[test].compared
+        margins = self.scores[::2] - self.scores[1::2] if self.compared else self.scores[:0]
+        for column, contestant in enumerate(fits.values()):
+            if self.compared and f"preferred/{test}" in contestant[0].tensors:
+                margins[:, column] = _gather(crossfit, test, contestant, "preferred", self.fold[::2])
+        # A pair's first text is its creative side; of two stories that people compared, the second may have won.
+        won = np.sign(self.truth[::2] - self.truth[1::2]) if self.compared else self.truth[:0]
+        self.decided = np.flatnonzero(won)
+        self.margins = (margins * won[:, None])[self.decided]
+
+    def spearman(self, rows: Rows, weights: Floats) -> Floats:
+        """With the truth `[R, C]`."""
+        return spearman(self.scores[rows], self.truth[rows], weights)
+
+    def auroc(self, rows: Rows, weights: Floats) -> Floats:
+        """Of the upper against the lower half of the truth `[R, C]`."""
+        kept = self.unequal[rows]
+        return auroc(self.scores[rows[kept]], self.high[rows[kept]], weights[:, kept])
+
+    def length(self, rows: Rows, weights: Floats) -> Floats:
+        """Spearman of score and token count `[R, C]`."""
+        return spearman(self.scores[rows], self.lengths[rows], weights)
+
+    def pair_accuracy(self, rows: Rows, weights: Floats) -> Floats:
+        """Share of decided comparisons won `[R, C]`."""
+        return pair_accuracy(self.margins[rows], np.zeros_like(self.margins[rows]), weights)
+
+    def statistic(self, metric: str) -> tuple[Callable[[Floats], Floats], list[str]]:
+        """A metric as a statistic of weights, folds apart, and the groups of what it counts."""
+        if metric == "pair_accuracy":
+            first = 2 * self.decided
+            return within_folds(self.pair_accuracy, self.fold[first]), [self.groups[i] for i in first]
+        return within_folds(getattr(self, metric), self.fold), self.groups
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that this test set has."""
+        has = {"pair_accuracy": self.compared, "length": True}
+        return [metric for metric in METRICS if has.get(metric, self.rated)]
+
+    def estimates(self, n_resamples: int, metrics: Sequence[str] | None = None) -> dict[str, dict[str, Estimate]]:
+        """Metric -> contestant -> estimate; all metrics by default."""
+        wanted = self.metrics if metrics is None else metrics
+        found = {m: group_bootstrap(*self.statistic(m), n_resamples=n_resamples) for m in wanted}
+        return {metric: dict(zip(self.names, estimates, strict=True)) for metric, estimates in found.items()}
+
+    def differences(self, metric: str, reference: str, n_resamples: int) -> dict[str, tuple[Estimate, float]]:
+        """Contestant -> its metric less the reference's, and the p of no difference."""
+        statistic, groups = self.statistic(metric)
+        column = self.names.index(reference)
+
+        def difference(weights: Floats) -> Floats:
+            values = statistic(weights)
+            return values - values[:, [column]]
+
+        found = paired_differences(difference, groups, n_resamples)
+        return {name: x for name, x in zip(self.names, found, strict=True) if name != reference}
+
+
+def chosen_scores(crossfit: CrossFit, test: str, fits: Sequence[Fit]) -> Floats:
+    """Scores `[N]` of the column that each fold's fit chose."""
+    return _gather(crossfit, test, fits, "scores", crossfit.fold(test))
+
+
+def _gather(crossfit: CrossFit, test: str, fits: Sequence[Fit], what: str, fold: NDArray[np.intp]) -> Floats:
+    found = np.full(len(fold), np.nan)
+    for k, fit in enumerate(fits):
+        if f"{what}/{test}" in fit.tensors:
+            values = to_numpy(fit.tensors[f"{what}/{test}"])
+            found[fold == k] = (
+                values if values.ndim == 1 else values[:, fit.facts["columns"].index(fit.facts["chosen"])]
+            )
+    return found
+
+
+def band_estimates(crossfit: CrossFit, test: str, fits: Sequence[Fit], lengths: Floats) -> dict[str, Estimate]:
+    """Median, 5th and 95th percentile over the directions of a band."""
+    columns = {f"{i}": [only(fit, i) for fit in fits] for i in range(len(fits[0].facts["columns"]))}
+    sheet = Sheet(crossfit, test, columns, lengths)
+    found = {}
+    for metric in sheet.metrics:
+        statistic, groups = sheet.statistic(metric)
+        values = statistic(np.ones((1, len(groups))))[0]
+        low, median, high = np.nanpercentile(values, [5, 50, 95])
+        found[metric] = Estimate(float(median), float(low), float(high), len(groups), len(set(groups)))
+    return found
+
+
+def only(fit: Fit, column: int) -> Fit:
+    """A fit as if it had chosen that column."""
+    name = fit.facts["columns"][column]
+    return Fit(fit.tensors, fit.facts | {"chosen": name})

@@ -1,0 +1,217 @@
+"""The tournament: every contestant fitted on every part of a cross-fitting, with Lightning, and no fit done twice."""
+
+import hashlib
+import inspect
+import itertools
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from probe.activations import ActivationExtractor
+from probe.crossfit import CrossFit, Part
+from probe.data import SplitRows
+from probe.evaluation import EvaluationSet
+from probe.files import atomic_write
+from probe.rows import Span
+from probe.scorers import HasDirection, Scorer
+from probe.scorers.base import Compares, HasShift, library_versions
+from probe.spec import Contestant, LMSpec
+
+FORMAT = 1
+TIMED = 32
+"""Texts that are scored anew, with nothing remembered, to say how many a second a scorer reads."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is kept of one fit: its scores of the rows that it did not see, its direction, and what it cost."""
+
+    tensors: dict[str, Tensor]
+    """`scores/SET` `[n, C]` of the rows tested here, `preferred/SET` `[n]`, `crossed` `[P, 2, 2]`; `vectors` `[L, D]`,
+    `shift` `[D]`."""
+    facts: dict[str, Any]
+    """Columns, the chosen one, settings taken from the grid, parameters, seconds, texts a second, a note."""
+
+
+class FitStore:
+    """A folder with one file per finished fit, named by all that it depends on; written under a temporary name."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def load(self, key: str) -> Fit | None:
+        """The fit of that key; None where there is none that can be read."""
+        try:
+            with safe_open(self._path(key), "pt") as file:
+                facts = json.loads(file.metadata()["facts"])
+                return Fit({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            return None
+
+    def save(self, key: str, fit: Fit) -> None:
+        """Writes the fit."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor.contiguous() for name, tensor in fit.tensors.items()}
+        atomic_write(self._path(key), lambda path: save_file(tensors, path, {"facts": json.dumps(fit.facts)}))
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.safetensors"
+
+
+Build = Callable[[Contestant, LMSpec, Span, Mapping[str, Any]], Scorer]
+"""Makes a scorer from its config with some arguments replaced; the command line does, which knows how to check them."""
+
+
+class Tournament:
+    """Fits contestants on one LM, part by part.
+
+    Args:
+        extractor: Reads the LM; what it has read is shared.
+        crossfit: What is learned from and judged by.
+        build: Makes a scorer from its config.
+        store: Where finished fits are kept.
+        seed: Of every fit.
+    """
+
+    def __init__(
+        self,
+        extractor: ActivationExtractor,
+        crossfit: CrossFit,
+        build: Build,
+        store: FitStore,
+        seed: int = 0,
+    ) -> None:
+        self.lm, self.extractor, self.crossfit = extractor.lm, extractor, crossfit
+        self.build, self.store, self.seed = build, store, seed
+        self.n_fitted = 0
+
+    def fit(self, contestant: Contestant, contrast: str, part: Part) -> Fit:
+        """Fits a contestant on a part, or takes the fit that was finished before."""
+        span = self.crossfit.contrasts[contrast].span
+        data = self.crossfit.training(contrast, part, contestant.batch_size)
+        key = self._key(contestant, data, span, part)
+        found = self.store.load(key)
+        if found is None:
+            found = self._fit(contestant, data, span, part)
+            self.store.save(key, found)
+            self.n_fitted += 1
+        return found
+
+    def _fit(self, contestant: Contestant, data: SplitRows, span: Span, part: Part) -> Fit:
+        started = time.perf_counter()
+        scorer, settings = self._chosen(contestant, data, span)
+        facts = {
+            "columns": list(scorer.columns),
+            "chosen": scorer.chosen,
+            "kind": scorer.kind,
+            "settings": settings,
+            "note": scorer.note,
+            "n_trainable": scorer.n_trainable,
+            "fit_seconds": time.perf_counter() - started,
+            "texts_per_second": None,
+        }
+        tensors: dict[str, Tensor] = {}
+        if isinstance(scorer, HasDirection):
+            tensors["vectors"] = scorer.direction().vectors
+            facts["layers"] = list(scorer.extractor.layers)
+        if part.kind == "fold":
+            self._examine(scorer, part.index, tensors, facts)
+        scorer.release()
+        return Fit(tensors, facts)
+
+    def _chosen(self, contestant: Contestant, data: SplitRows, span: Span) -> tuple[Scorer, dict[str, Any]]:
+        """The scorer with the settings of its grid that rank validation best, fitted anew with them."""
+        grid = contestant.grid
+        candidates = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+        rho = []
+        for settings in candidates if len(candidates) > 1 else ():
+            scorer = self._trained(contestant, data, span, settings)
+            column = scorer.scored["validation"][:, scorer.columns.index(scorer.chosen)]
+            rho.append(float(np.nan_to_num(EvaluationSet(data.rows["validation"]).spearman(column), nan=-1.0)))
+            scorer.release()  # before the next one changes the same LM
+        best = candidates[int(np.argmax(rho))] if rho else candidates[0]
+        return self._trained(contestant, data, span, best), best
+
+    def _trained(self, contestant: Contestant, data: SplitRows, span: Span, settings: Mapping[str, Any]) -> Scorer:
+        scorer = self.build(contestant, self.lm.spec, span, settings)
+        scorer.extractor = (
+            self.extractor
+            if scorer.wanted_layers is None
+            else ActivationExtractor(self.lm, scorer.wanted_layers, self.extractor.store)
+        )
+        with isolate_rng():
+            L.seed_everything(self.seed, verbose=False)
+            L.Trainer(
+                accelerator={"cuda": "gpu"}.get(self.lm.device.type, self.lm.device.type),
+                devices=1,
+                max_epochs=contestant.epochs,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,
+            ).fit(scorer, datamodule=data)
+        return scorer
+
+    @torch.no_grad()
+    def _examine(self, scorer: Scorer, fold: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Scores every row of the fold in every test set."""
+        column, here = scorer.columns.index(scorer.chosen), []
+        for name, test in self.crossfit.tests.items():
+            passages = [test.passages[row] for row in self.crossfit.rows_in(name, fold)]
+            if not passages:
+                continue
+            here += passages
+            tensors[f"scores/{name}"] = scorer.score(passages)
+            if isinstance(scorer, Compares) and test.compared:
+                tensors[f"preferred/{name}"] = scorer.prefer(passages[::2], passages[1::2])
+                facts.setdefault("position_bias", {})[name] = scorer.position_bias(passages[::2], passages[1::2])
+        if cells := self.crossfit.crossed(fold):
+            tensors["crossed"] = scorer.score(cells)[:, column].reshape(-1, 2, 2)
+        if isinstance(scorer, HasShift):
+            tensors["shift"], facts["shift_layer"] = scorer.shift(here), scorer.layer
+        if fold == 0:
+            scorer.extractor = ActivationExtractor(self.lm, scorer.extractor.layers)  # remembers nothing
+            started = time.perf_counter()
+            scorer.score(here[:TIMED])
+            facts["texts_per_second"] = len(here[:TIMED]) / (time.perf_counter() - started)
+
+    def _key(self, contestant: Contestant, data: SplitRows, span: Span, part: Part) -> str:
+        scorer = self.build(contestant, self.lm.spec, span, {})
+        tested = (
+            [
+                [name, [asdict(test.rows[i]) for i in self.crossfit.rows_in(name, part.index)]]
+                for name, test in self.crossfit.tests.items()
+            ]
+            if part.kind == "fold"
+            else []
+        )
+        what = [
+            FORMAT,
+            asdict(contestant),
+            _sources(type(scorer)),
+            library_versions(),
+            [self.lm.fingerprint, self.lm.template_hash, asdict(self.lm.spec)],
+            [span, str(part), self.seed],
+            {split: [asdict(row) for row in rows] for split, rows in data.rows.items()},
+            tested,
+        ]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:40]
+
+
+def _sources(kind: type[Scorer]) -> list[str]:
+    """sha256 of the files that a scorer's class and its bases are written in: a changed scorer is another one."""
+    files = {inspect.getsourcefile(base) for base in kind.__mro__ if issubclass(base, Scorer)} - {None}
+    return sorted(hashlib.sha256(Path(str(file)).read_bytes()).hexdigest() for file in files)

@@ -1,0 +1,278 @@
+"""The tournament fits with Lightning what `fit` would, keeps each finished fit, and does none twice."""
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from probe.activations import ActivationExtractor, ActivationStore
+from probe.cli import main
+from probe.commands.compare import build
+from probe.crossfit import ContrastSet, CrossFit
+from probe.directions import mean_difference
+from probe.errors import ProbeError
+from probe.lm import FrozenLM
+from probe.rows import RatedText, Span, TextPair, read_rows
+from probe.scorers import LinearProbe, MeanDifference, Scorer
+from probe.spec import Contestant, LMSpec
+from probe.tournament import Fit, FitStore, Tournament
+
+MEAN = Contestant("MeanDifference")
+
+
+@pytest.fixture
+def crossfit(small_sets: dict[str, str]) -> CrossFit:
+    rated = {name: read_rows(small_sets[f"{name}_stories"], RatedText) for name in ("validation", "test")}
+    pairs = read_rows(small_sets["pairs"], TextPair)
+    return CrossFit({"pairs": ContrastSet(pairs, "response")}, rated, {}, "validation", "test", n_folds=3)
+
+
+@pytest.fixture
+def tournament(tiny_lm: FrozenLM, crossfit: CrossFit, tmp_path: Path) -> Tournament:
+    extractor = ActivationExtractor(tiny_lm, None, ActivationStore(tmp_path / "activations"))
+    return Tournament(extractor, crossfit, build, FitStore(tmp_path / "fits"))
+
+
+def test_a_fit_is_lightnings_on_the_training_groups_alone(tournament: Tournament, crossfit: CrossFit) -> None:
+    part = crossfit.folds[1]
+    fit = tournament.fit(MEAN, "pairs", part)
+    learned = crossfit.training("pairs", part, 0).rows["train"]
+    h = tournament.extractor([row.passage("response") for row in learned]).mean.double()
+    expected = mean_difference(torch.stack([h[1::2].mean(0), h[::2].mean(0)]))[0]
+    torch.testing.assert_close(fit.tensors["vectors"], expected, atol=1e-5, rtol=0)
+    for test in crossfit.tests:
+        rows = crossfit.rows_in(test, part.index)
+        passages = [crossfit.tests[test].passages[row] for row in rows]
+        unit_mean = tournament.extractor(passages).unit_mean
+        scores = torch.einsum("nld,ld->nl", unit_mean, fit.tensors["vectors"])
+        torch.testing.assert_close(fit.tensors[f"scores/{test}"], scores, atol=1e-5, rtol=0)
+    assert fit.facts["texts_per_second"] is None  # told by the first fold alone
+    assert tournament.fit(MEAN, "pairs", crossfit.folds[0]).facts["texts_per_second"] > 0
+
+
+def test_a_finished_fit_is_taken_from_the_folder_and_equals_the_first(
+    tournament: Tournament, crossfit: CrossFit
+) -> None:
+    first = tournament.fit(MEAN, "pairs", crossfit.folds[0])
+    again = Tournament(tournament.extractor, crossfit, build, tournament.store)
+    second = again.fit(MEAN, "pairs", crossfit.folds[0])
+    assert (tournament.n_fitted, again.n_fitted) == (1, 0)
+    assert second.facts == first.facts
+    for name, tensor in first.tensors.items():
+        assert torch.equal(second.tensors[name], tensor)
+
+
+def test_whatever_a_fit_depends_on_makes_it_another_one(
+    tournament: Tournament, crossfit: CrossFit, make_lm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = crossfit.folds[0]
+
+    def fitted(t: Tournament, contestant: Contestant = MEAN, which=part) -> int:
+        before = t.n_fitted
+        t.fit(contestant, "pairs", which)
+        return t.n_fitted - before
+
+    def other(crossfit: CrossFit = crossfit, extractor=tournament.extractor, seed: int = 0) -> Tournament:
+        return Tournament(extractor, crossfit, build, tournament.store, seed)
+
+    assert fitted(tournament) == 1
+    assert fitted(other()) == 0
+    assert fitted(other(), which=crossfit.folds[1]) == 1
+    assert fitted(other(), which=crossfit.halves[0]) == 1
+    assert fitted(other(), Contestant("MeanDifference", {"pooling": "last"})) == 1
+    assert fitted(other(), replace(MEAN, epochs=2)) == 1
+    assert fitted(other(seed=1)) == 1
+    assert fitted(other(extractor=ActivationExtractor(make_lm(seed=7)))) == 1
+    pairs = list(crossfit.contrasts["pairs"].pairs)
+    changed = [replace(p, response_creative=f"{p.response_creative} Then it rained.") for p in pairs]
+    assert fitted(other(CrossFit({"pairs": ContrastSet(changed, "response")}, {}, {}, n_folds=3))) == 1
+    monkeypatch.setattr("probe.tournament._sources", lambda kind: ["edited"])
+    assert fitted(other()) == 1  # the scorer's own code was edited
+
+
+def test_a_damaged_fit_is_done_again(tournament: Tournament, crossfit: CrossFit) -> None:
+    first = tournament.fit(MEAN, "pairs", crossfit.folds[0])
+    (file,) = tournament.store.folder.iterdir()
+    file.write_bytes(file.read_bytes()[:-100])
+    second = tournament.fit(MEAN, "pairs", crossfit.folds[0])
+    assert tournament.n_fitted == 2
+    assert torch.equal(first.tensors["vectors"], second.tensors["vectors"])
+
+
+class Planted(Scorer):
+    """Scores by chance unless told the right argument; notes what it was built with."""
+
+    built: list[float] = []
+
+    def __init__(self, lm: LMSpec, span: Span = "response", right: float = 0.0) -> None:
+        super().__init__(lm, span)
+        self.right = right
+        Planted.built.append(right)
+
+    def build(self) -> None:
+        self.w = torch.nn.Parameter(torch.zeros(()))
+
+    def score(self, passages):
+        truth = torch.tensor([float(p.pooled.count("a")) for p in passages])
+        noise = torch.rand(len(passages), generator=torch.Generator().manual_seed(0))
+        return (self.right * truth + (1 - self.right) * noise)[:, None]
+
+
+def test_settings_are_chosen_from_the_grid_on_validation_inside_the_training_groups(
+    tiny_lm: FrozenLM, tmp_path: Path
+) -> None:
+    # The truth is the number of a's on the groups that choose, and its opposite on those that are judged.
+    pairs = [TextPair("c", "u", f"g{g}", "a" * (g + 1), "b") for g in range(12)]
+    stories = [RatedText("a" * (i + 1) + "b", float(i), f"s{g}") for g in range(6) for i in range(5)]
+    wrong = [RatedText("a" * (i + 1), float(-i), f"g{g}") for g in range(12) for i in range(5)]
+    crossfit = CrossFit(
+        {"pairs": ContrastSet(pairs, "response")}, {"chosen": stories, "judged": wrong}, {}, "chosen", n_folds=3
+    )
+
+    def build_planted(
+        contestant: Contestant, lm: LMSpec, span: Span, settings: Mapping[str, Any], name: str = ""
+    ) -> Scorer:
+        return Planted(lm, span, **settings)
+
+    tournament = Tournament(ActivationExtractor(tiny_lm), crossfit, build_planted, FitStore(tmp_path / "fits"))
+    fit = tournament.fit(Contestant("Planted", grid={"right": [0.0, 1.0, 0.5]}), "pairs", crossfit.folds[0])
+    assert fit.facts["settings"] == {"right": 1.0}
+
+
+def test_a_fit_leaves_the_random_state_and_the_lm_alone(tournament: Tournament, crossfit: CrossFit) -> None:
+    before = {name: value.clone() for name, value in tournament.lm.model.state_dict().items()}
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    tournament.fit(Contestant("LinearProbe"), "pairs", crossfit.folds[0])
+    assert torch.equal(torch.rand(3), expected)
+    assert all(torch.equal(value, before[name]) for name, value in tournament.lm.model.state_dict().items())
+
+
+def test_a_scorer_is_built_as_fit_builds_it_and_a_wrong_argument_is_named() -> None:
+    made = build(Contestant("LinearProbe", {"pooling": "last"}), LMSpec("x"), "prompt", {"C": 0.5})
+    assert isinstance(made, LinearProbe)
+    assert (made.lm_spec.model, made.span, made.pooling, made.C) == ("x", "prompt", "last", 0.5)
+    assert isinstance(build(Contestant("probe.scorers.MeanDifference"), LMSpec(), "response", {}), MeanDifference)
+    for wrong in (Contestant("Nothing"), Contestant("LinearProbe", {"D": 1}), Contestant("LinearProbe", {"C": "much"})):
+        with pytest.raises(ProbeError, match=r"scorers\.mine: expected a scorer and its arguments"):
+            build(wrong, LMSpec(), "response", {}, "mine")
+
+
+# The verb
+
+
+@pytest.fixture
+def here(tmp_path: Path, tiny_lm_folder: Path, small_sets: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    files = "\n".join(f"  {name}: {path}" for name, path in small_sets.items() if name != "test_preferences")
+    (tmp_path / "compare.yaml").write_text(
+        f"lms:\n  - {{model: {tiny_lm_folder}, device: cpu}}\ndata:\n{files}\nfolds: 2\nresamples: 50\nscorers:\n"
+        "  mean difference: {scorer: MeanDifference}\n  LDA: {scorer: LDA}\n  length: {scorer: Length}\n"
+        "  random directions: {scorer: RandomDirections, args: {count: 20}}\n"
+    )
+    return tmp_path
+
+
+COMPARE = ("compare", "--config", "compare.yaml")
+N_FITS = 4 * 2 + 2 * 2 + 2 * 2
+"""Four contestants over two folds; two with layers over two halves, and over the folds of the prompts."""
+
+
+def test_compare_prints_and_writes_everything_and_again_fits_nothing(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(COMPARE) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"{N_FITS} fits, 0 of them finished before" in shown
+    for said in (
+        "Verdict",
+        "random directions: 95 % of them",
+        "variance due to instruction/text",
+        "too few groups",
+        "two halves",
+    ):
+        assert said in shown
+    folder = here / "lightning_logs/compare/version_0"
+    report = json.loads((folder / "compare.json").read_text())
+    (lm,) = report["lms"].values()
+    assert [s["name"] for s in lm["standings"]] == ["mean difference", "LDA", "length", "random directions"]
+    assert all(s["p_holm"] is None for s in lm["standings"])  # too few groups for any p
+    assert set(lm["transfer"]) == {"pairs", "pairs: prompts"}
+    assert set(lm["transfer"]["pairs"]) == {"pairs", "pairs: prompts", "validation_stories", "test_stories"}
+    assert set(lm["curves"]) == {"mean difference", "LDA"}
+    assert len(lm["geometry"]["cosine"]) == len(lm["geometry"]["layers"]) == 3
+    records = list(csv.DictReader((folder / "compare.csv").open()))
+    assert {"lm", "scorer", "test", "metric", "value", "lower", "upper", "n", "n_groups"} == set(records[0])
+    assert (folder / "compare.md").read_text().count("| LDA layer") == 1
+    images = EventAccumulator(str(folder)).Reload().Tags()["images"]
+    assert {tag.split("/")[1] for tag in images} == {
+        "layers",
+        "intervals",
+        "instruction_or_text",
+        "roc",
+        "geometry",
+        "transfer",
+    }
+    assert len(list(folder.glob("*/*/events*"))) == 4  # a row of hyper-parameters each
+
+    assert main(COMPARE) == 0
+    assert f"{N_FITS} fits, {N_FITS} of them finished before" in " ".join(capsys.readouterr().out.split())
+    again = json.loads((here / "lightning_logs/compare/version_1/compare.json").read_text())
+    (lm_again,) = again["lms"].values()
+    assert (lm["fitted_now"], lm_again["fitted_now"]) == (N_FITS, 0)
+    assert lm_again["standings"] == lm["standings"]
+
+
+def test_an_interrupted_comparison_goes_on_where_it_was(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit, begun = L.Trainer.fit, []
+
+    def interrupted(self, *args, **kwargs):
+        begun.append(1)
+        if len(begun) == 6:
+            raise KeyboardInterrupt
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(L.Trainer, "fit", interrupted)
+    assert main(COMPARE) == 130
+    assert main(COMPARE) == 0
+    assert f"{N_FITS} fits, 5 of them finished before" in " ".join(capsys.readouterr().out.split())
+    assert len(begun) == N_FITS + 1  # the interrupted one, and no other, was begun twice
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (("--reference", "PCA"), "--reference PCA: expected one of mean difference, LDA"),
+        (("--folds", "9"), "at least 18 groups for 9 folds, found 14"),
+        (("--data.pairs", "none.jsonl"), "none.jsonl: no such file"),
+        (("--scorers", "{x: {scorer: Nothing}}", "--reference", "x"), "scorers.x: expected a scorer"),
+        (("--lms", "[{model: data/nowhere}]"), "data/nowhere"),
+    ],
+)
+def test_a_comparison_that_cannot_work_ends_with_one_sentence(
+    here: Path, argv: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main((*COMPARE, *argv)) == 2
+    captured = capsys.readouterr()
+    assert says in " ".join(captured.err.split())
+    assert "Traceback" not in captured.err
+    assert not (here / "lightning_logs").exists()
+
+
+def test_the_kept_facts_are_plain_json(tmp_path: Path) -> None:
+    store = FitStore(tmp_path)
+    store.save("key", Fit({"x": torch.ones(2)}, {"a": [1, None], "b": "c"}))
+    found = store.load("key")
+    assert found is not None
+    assert found.facts == {"a": [1, None], "b": "c"}
+    assert store.load("other") is None
