@@ -23,14 +23,10 @@ from probe.files import atomic_write
 from probe.hooks import record
 from probe.lm import FrozenLM
 from probe.rows import Passage, Pooling
-from probe.tokens import Encoded, TokenBatch
+from probe.tokens import BATCH_TOKENS, Encoded, TokenBatch, plan_batches
 
 POOLINGS: tuple[Pooling, ...] = ("last", "mean", "unit_mean")
 FORMAT = 1
-BATCH_TOKENS = 2048
-"""Padded tokens in one forward pass: beyond this a CPU gains nothing and memory grows."""
-PASS_COST = 128
-"""What starting one more forward pass costs, in tokens."""
 SHARD_TOKENS = 16 * BATCH_TOKENS
 """Padded tokens behind one shard on disk: what a kill can lose at most."""
 
@@ -69,26 +65,6 @@ def pool(h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return last, (weights @ h)[:, 0], (unit_weights @ h)[:, 0]
 
 
-def plan_batches(lengths: Sequence[int], budget: int = BATCH_TOKENS, pass_cost: int = PASS_COST) -> list[list[int]]:
-    """Splits texts into batches of similar length at the least cost, exactly: dynamic programming on sorted lengths.
-
-    A batch costs rows x longest + `pass_cost` tokens and holds at most `budget` padded tokens (or one text).
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-    best, cut = [0.0], [0]
-    for end in range(1, len(order) + 1):
-        longest = lengths[order[end - 1]]
-        first = max(0, end - max(1, budget // longest))
-        cost, start = min((best[start] + (end - start) * longest + pass_cost, start) for start in range(first, end))
-        best.append(cost)
-        cut.append(start)
-    batches, end = [], len(order)
-    while end:
-        batches.append(order[cut[end] : end])
-        end = cut[end]
-    return batches[::-1]
-
-
 @dataclass
 class Reads:
     """What reading cost so far, for the metrics file."""
@@ -100,7 +76,7 @@ class Reads:
 
 
 class ActivationExtractor:
-    """Pools the residual stream of passages at the given layers; the only place that forms LM batches.
+    """Pools the residual stream of passages at the given layers.
 
     Args:
         lm: The frozen model.
@@ -149,8 +125,19 @@ class ActivationExtractor:
         last, mean, unit_mean = torch.stack([found[key] for key in keys]).unbind(1)
         return Activations(last, mean, unit_mean, torch.tensor([sum(e.pooled) for e in encoded]), self.layers)
 
+    def states(self, encoded: Sequence[Encoded], rows: Sequence[int]) -> Tensor:
+        """Reads some rows of encoded texts `[B, 3, L, D]` on the LM's device; with gradient where it is on, never remembered."""
+        plan = plan_batches([len(encoded[row].ids) for row in rows])
+        parts = [
+            self._pass(self.lm.collate([encoded[rows[i]] for i in part], [rows[i] for i in part])) for part in plan
+        ]
+        return torch.cat(parts)[torch.tensor([i for part in plan for i in part]).argsort()]
+
     @torch.inference_mode()
     def _read(self, batch: TokenBatch) -> Tensor:
+        return self._pass(batch).cpu()
+
+    def _pass(self, batch: TokenBatch) -> Tensor:
         pooled: dict[int, Tensor] = {}
 
         def read(k: int, h: Tensor) -> None:
@@ -159,9 +146,9 @@ class ActivationExtractor:
         with record({k: self.lm.blocks[k] for k in self.layers}, read):
             # No head, no cache; no mask either: padding is on the right, where causal attention never looks.
             self.lm.decoder(input_ids=batch.input_ids, use_cache=False)
-        entries = torch.stack([pooled[k] for k in self.layers], 2).cpu()  # [B, 3, L, D]
+        entries = torch.stack([pooled[k] for k in self.layers], 2)  # [B, 3, L, D]
         if not entries.isfinite().all():
-            bad = batch.example[~entries.isfinite().flatten(1).all(1).to(batch.example.device)].tolist()
+            bad = batch.example[~entries.isfinite().flatten(1).all(1)].tolist()
             raise ProbeError(
                 f"{self.lm.spec.model} gave activations that are not finite for {len(bad)} texts (first: row {bad[0]}); "
                 "float16 overflows in many models: use --lm.dtype bfloat16 or float32."

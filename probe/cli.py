@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.errors import ProbeError
+from probe.plugins import admit_classes
 from probe.preflight import check, read_config
 
 if TYPE_CHECKING:
@@ -36,10 +37,12 @@ def main(argv: Sequence[str]) -> int:
         print("usage: python -m probe VERB --config FILE [options]\n")
         print("\n".join(f"  {verb:10}{text}" for verb, text in (VERBS | COMMANDS).items()))
         print(
-            "\nStart with: python -m probe fit --config configs/quickstart.yaml\nOptions of a verb: python -m probe VERB --help"
+            "\nStart with: python -m probe fit --config configs/quickstart.yaml\nOptions of a verb: python -m probe VERB --help\n"
+            "With any verb: --plugin PACKAGE admits scorers from a package of your own"
         )
         return 0
     try:
+        argv = admit_classes(argv)
         if argv[0] in COMMANDS:
             return _command(argv[0], argv[1:])
         if argv[0] not in VERBS:
@@ -88,7 +91,6 @@ def _command(verb: str, argv: Sequence[str]) -> int:
     import jsonargparse
 
     _quiet()
-    _admit_own_classes_only()
     run = importlib.import_module(f"probe.commands.{verb}").run
 
     class Parser(jsonargparse.ArgumentParser):
@@ -163,13 +165,6 @@ def _quiet() -> None:
         )
 
 
-def _admit_own_classes_only() -> None:
-    import jsonargparse
-
-    # A config may name classes, so it could name subprocess.Popen: only these packages are admitted.
-    jsonargparse.set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["probe", "lightning", "torch"])
-
-
 def _make_cli(argv: Sequence[str]) -> "LightningCLI":
     """Builds LightningCLI, which runs the verb."""
     from lightning.pytorch.callbacks import ModelCheckpoint
@@ -182,7 +177,6 @@ def _make_cli(argv: Sequence[str]) -> "LightningCLI":
     from probe.spec import LMSpec
     from probe.steering import SteeringCallback
 
-    _admit_own_classes_only()
     width = None if sys.stdout.isatty() else 120
 
     class Parser(LightningArgumentParser):

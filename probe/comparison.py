@@ -12,6 +12,7 @@ from probe.activations import ActivationExtractor, ActivationStore
 from probe.crossfit import CrossFit
 from probe.lm import FrozenLM
 from probe.metrics import Estimate, Floats, to_numpy
+from probe.scorers import HasDirection
 from probe.sheets import Sheet
 from probe.spec import Contestant, LMSpec
 from probe.standings import Geometry, Standing, geometry, layer_curves, roc, standings, transfer
@@ -28,7 +29,7 @@ class LMResult:
     n_fitted: int
     """How many of the fits were done now; the others were finished before."""
     standings: list[Standing]
-    curves: dict[str, dict[int, float]]
+    curves: dict[str, dict[int, Estimate]]
     """Contestant with layers -> layer -> the compared metric."""
     rocs: dict[str, tuple[Floats, Floats]]
     transfer: dict[str, dict[str, dict[str, Estimate]]]
@@ -56,9 +57,12 @@ def compare_with(
     extractor([p for test in crossfit.tests.values() for p in test.passages] + crossed, progress=True)
     lengths = {test: to_numpy(extractor(t.passages).n_tokens) for test, t in crossfit.tests.items()}
 
-    layered = {n: c for n, c in contestants.items() if build(c, spec, "response", {}).kind == "layers"}
+    built = {n: build(c, spec, "response", {}) for n, c in contestants.items()}
+    layered = [n for n, scorer in built.items() if scorer.kind == "layers"]
     plan = [(crossfit.main, n, part) for n in contestants for part in crossfit.folds]
-    plan += [(crossfit.main, n, part) for n in layered for part in crossfit.halves]
+    plan += [
+        (crossfit.main, n, part) for n in layered if isinstance(built[n], HasDirection) for part in crossfit.halves
+    ]
     plan += [(other, n, part) for other in list(crossfit.contrasts)[1:] for n in layered for part in crossfit.folds]
     done: dict[tuple[str, str], dict[str, list[Fit]]] = {}
     with Progress(console=console, disable=not console.is_terminal) as progress:
@@ -82,9 +86,7 @@ def compare_with(
         len(plan),
         tournament.n_fitted,
         standings(name, crossfit, fits, lengths, reference, n_resamples),
-        layer_curves(
-            crossfit, crossfit.judged_on, fits, lengths[crossfit.judged_on], crossfit.metric_of(crossfit.judged_on)
-        ),
+        layer_curves(crossfit, fits, lengths, n_resamples),
         {n: roc(sheet, n) for n in judged if np.isfinite(sheet.scores[:, sheet.names.index(n)]).any()}
         if sheet.rated
         else {},

@@ -20,7 +20,7 @@ def style_of(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def curves_over_layers(
-    curves: Mapping[str, Mapping[int, float]], standings: Sequence[Standing], test: str, metric: str
+    curves: Mapping[str, Mapping[int, Estimate]], standings: Sequence[Standing], test: str, metric: str
 ) -> Figure:
     """The compared metric of every contestant: over layers where it has some, else as a line; a band as an area."""
     figure = Figure(figsize=(7, 5), layout="constrained")
@@ -28,7 +28,9 @@ def curves_over_layers(
     style = style_of([s.name for s in standings])
     for name, curve in curves.items():
         colour, marker = style[name]
-        axis.plot(list(curve), list(curve.values()), color=colour, marker=marker, label=name)
+        layers, estimates = list(curve), list(curve.values())
+        axis.plot(layers, [e.value for e in estimates], color=colour, marker=marker, label=f"{name}, 95 % interval")
+        axis.fill_between(layers, [e.lower for e in estimates], [e.upper for e in estimates], color=colour, alpha=0.12)
     for standing in standings:
         estimate = standing.estimates[test][metric]
         if standing.is_band:
@@ -36,8 +38,8 @@ def curves_over_layers(
             axis.axhspan(estimate.lower, estimate.upper, color=GREY, alpha=0.2, label=label)
         elif standing.name not in curves and np.isfinite(estimate.value):
             axis.axhline(estimate.value, color=style[standing.name][0], linestyle="--", label=standing.name)
-    layers = sorted({layer for curve in curves.values() for layer in curve})
-    axis.set(xlabel="layer (block, 0-based)", ylabel=f"{LABELS[metric]}, {test}", xticks=layers)
+    ticks = sorted({layer for curve in curves.values() for layer in curve})
+    axis.set(xlabel="layer (block, 0-based)", ylabel=f"{LABELS[metric]}, {test}", xticks=ticks)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 

@@ -161,7 +161,7 @@ class ComparisonReport:
                     "fits": r.n_fits,
                     "fitted_now": r.n_fitted,
                     "standings": [asdict(s) | {"p_holm": adjusted.get((s.lm, s.name))} for s in r.standings],
-                    "curves": r.curves,
+                    "curves": {name: {k: asdict(e) for k, e in curve.items()} for name, curve in r.curves.items()},
                     "transfer": {
                         a: {b: {n: asdict(e) for n, e in c.items()} for b, c in d.items()}
                         for a, d in r.transfer.items()

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from probe.errors import ProbeError
 from probe.rows import Passage
 from probe.spec import LMSpec
-from probe.tokens import PassageEncoder
+from probe.tokens import Encoded, PassageEncoder, TokenBatch, plan_batches
 
 
 @dataclass
@@ -171,17 +171,33 @@ class FrozenLM(PassageEncoder):
     def nll(self, passages: Sequence[Passage]) -> Tensor:
         """Mean negative log-likelihood `[N]`, in nats per token, of each pooled span; nan for an empty response."""
         values = torch.full((len(passages),), math.nan)
-        for row, passage in enumerate(passages):
-            if not passage.pooled.strip():
-                continue
-            batch = self.collate([self._encode(passage)], [row])
-            logits = self.model(input_ids=batch.input_ids, use_cache=False).logits[:, :-1].float()
-            losses = nn.functional.cross_entropy(
-                logits.flatten(0, 1), batch.input_ids[:, 1:].flatten(), reduction="none"
-            )
-            weights = batch.pool_mask[:, 1:].flatten()
-            values[row] = (losses * weights).sum() / weights.sum()
+        told = [row for row, passage in enumerate(passages) if passage.pooled.strip()]
+        for batch, logits in self._logits(self.encode([passages[row] for row in told])):
+            rows = zip(batch.example.tolist(), logits, batch.input_ids, batch.pool_mask.bool(), strict=True)
+            for i, row_logits, ids, inside in rows:
+                # Row by row, since float32 over a whole vocabulary is large.
+                foretold = row_logits[:-1][inside[1:]].float()
+                values[told[i]] = nn.functional.cross_entropy(foretold, ids[1:][inside[1:]])
         return values
+
+    @torch.inference_mode()
+    def reply_logprobs(self, questions: Sequence[Encoded], starts: Sequence[Sequence[int]]) -> Tensor:
+        """Log-probability `[N, K]` that the reply to each question begins with one of the K sets of tokens.
+
+        `encode_question` makes the questions, `reply_starts` the sets.
+        """
+        values = torch.empty(len(questions), len(starts))
+        for batch, logits in self._logits(questions):
+            reply = logits[batch.pool_mask.bool()].float().log_softmax(-1)  # [B, V]
+            values[batch.example.cpu()] = torch.stack([reply[:, list(s)].logsumexp(-1) for s in starts], 1).cpu()
+        return values
+
+    def _logits(self, encoded: Sequence[Encoded]) -> Iterator[tuple[TokenBatch, Tensor]]:
+        """Batches of similar length and their logits `[B, T, V]`, in whatever order is cheapest."""
+        for rows in plan_batches([len(e.ids) for e in encoded]):
+            batch = self.collate([encoded[i] for i in rows], rows)
+            # No mask: padding is on the right, where causal attention never looks.
+            yield batch, self.model(input_ids=batch.input_ids, use_cache=False).logits
 
 
 def _hub_answers(model: str) -> bool:

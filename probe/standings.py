@@ -162,18 +162,17 @@ def standings(
 
 
 def layer_curves(
-    crossfit: CrossFit, test: str, fits: Mapping[str, Sequence[Fit]], lengths: Floats, metric: str
-) -> dict[str, dict[int, float]]:
-    """Contestant with layers -> layer -> metric on a test set."""
-    found = {}
+    crossfit: CrossFit, fits: Mapping[str, Sequence[Fit]], lengths: Mapping[str, Floats], n_resamples: int
+) -> dict[str, dict[int, Estimate]]:
+    """Contestant with layers -> layer -> the compared metric on the set that is compared on."""
+    found, test = {}, crossfit.judged_on
     for name, of_name in fits.items():
         if of_name[0].facts["kind"] == "layers":
             layers = of_name[0].facts["layers"]
-            sheet = Sheet(
-                crossfit, test, {str(k): [only(f, i) for f in of_name] for i, k in enumerate(layers)}, lengths
-            )
-            statistic, groups = sheet.statistic(metric)
-            found[name] = dict(zip(layers, statistic(np.ones((1, len(groups))))[0].tolist(), strict=True))
+            by_layer = {str(k): [only(fit, i) for fit in of_name] for i, k in enumerate(layers)}
+            metric = crossfit.metric_of(test)
+            estimates = Sheet(crossfit, test, by_layer, lengths[test]).estimates(n_resamples, [metric])[metric]
+            found[name] = dict(zip(layers, estimates.values(), strict=True))
     return found
 
 
@@ -207,4 +206,5 @@ def roc(sheet: Sheet, name: str) -> tuple[Floats, Floats]:
         if 0 < sheet.high[rows].sum() < rows.sum():
             false, true, _ = roc_curve(sheet.high[rows], scores[rows])
             curves.append(np.interp(grid, false, true))
+            curves[-1][0] = 0.0  # of the rates at no false positive, the curve begins with the lowest
     return grid, np.mean(curves, axis=0) if curves else np.full_like(grid, np.nan)

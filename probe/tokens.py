@@ -1,7 +1,7 @@
-"""Passages to token ids: the chat template is rendered, the span that is pooled is marked, the rest is padding."""
+"""Passages to token ids: the chat template is rendered, the pooled span is marked, similar lengths share a padded batch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,11 @@ from transformers import PreTrainedTokenizerBase
 
 from probe.errors import ProbeError
 from probe.rows import Passage
+
+BATCH_TOKENS = 2048
+"""Padded tokens in one forward pass: beyond this a CPU gains nothing and memory grows."""
+PASS_COST = 128
+"""What starting one more forward pass costs, in tokens."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,59 @@ class PassageEncoder(ABC):
             )
         return Encoded(tuple(encoding["input_ids"][:cut]), tuple(pooled[:cut]), cut < length)
 
+    def encode_question(self, question: Callable[..., str], texts: Sequence[str]) -> Encoded:
+        """Tokenises `question(*texts)` up to where the reply begins; the last token, which foretells the reply, is marked.
+
+        Where that is too long the texts are cut, all at the same number of tokens, and the question stays whole.
+
+        Raises:
+            ProbeError: where the question alone is too long, or with `strict` where a text would be cut.
+        """
+
+        def tokenise(*texts: str) -> list[int]:
+            return list(self._ids(self.render(question(*texts)))["input_ids"])
+
+        ids = tokenise(*texts)
+        truncated = len(ids) > self.max_tokens
+        if truncated and self.spec.strict:
+            raise ProbeError(
+                f"the question about {texts[0][:60]!r} has {len(ids)} tokens, more than the {self.max_tokens} allowed, "
+                "and --strict refuses to cut its text; shorten it or raise --lm.max_tokens."
+            )
+        ends = [[end for _, end in self._offsets(text)] for text in texts] if truncated else []
+        kept = max(map(len, ends), default=0)
+        while (excess := len(ids) - self.max_tokens) > 0:
+            kept -= -(-excess // len(texts))
+            if kept < 1:
+                raise ProbeError(
+                    f"the question {question(*['...'] * len(texts))[:60]!r} leaves no room for a text within "
+                    f"{self.max_tokens} tokens; raise --lm.max_tokens."
+                )
+            ids = tokenise(*(text[: max(at[:kept], default=0)] for text, at in zip(texts, ends, strict=True)))
+        return Encoded(tuple(ids), (False,) * (len(ids) - 1) + (True,), truncated)
+
+    def _offsets(self, text: str) -> list[tuple[int, int]]:
+        return list(self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"])
+
+    def reply_starts(self, *answers: str) -> list[list[int]]:
+        """For each answer the tokens with which a reply that gives it may begin, in any spelling.
+
+        A token with which another answer may begin too, a lone space say, tells nothing and is left out.
+        """
+        before = self.render("?")
+        asked = self._ids(before)["input_ids"]
+        found = []
+        for answer in answers:
+            starts: set[int] = set()
+            for text in (space + word for word in (answer, answer.lower(), answer.upper()) for space in ("", " ")):
+                starts.update(self.tokenizer(text, add_special_tokens=False)["input_ids"][:1])
+                # Some tokenizers begin every text as if after a space, so that a word in a reply is another token.
+                reply = self._ids(before + text)["input_ids"]
+                if reply[: len(asked)] == asked:
+                    starts.update(reply[len(asked) : len(asked) + 1])
+            found.append(starts)
+        return [sorted(starts.difference(*(other for other in found if other is not starts))) for starts in found]
+
     def collate(self, encoded: Sequence[Encoded], example: Sequence[int]) -> TokenBatch:
         """Pads on the right: a causal LM's real tokens never see what follows them."""
         width = max(len(e.ids) for e in encoded)
@@ -123,3 +181,23 @@ class PassageEncoder(ABC):
         mask = (torch.arange(width) < lengths[:, None]).long()
         batch = (ids, mask, pool.long(), torch.tensor(list(example)))
         return TokenBatch(*(t.to(self.device) for t in batch))
+
+
+def plan_batches(lengths: Sequence[int], budget: int = BATCH_TOKENS, pass_cost: int = PASS_COST) -> list[list[int]]:
+    """Splits texts into batches of similar length at the least cost, exactly: dynamic programming on sorted lengths.
+
+    A batch costs rows x longest + `pass_cost` tokens and holds at most `budget` padded tokens (or one text).
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    best, cut = [0.0], [0]
+    for end in range(1, len(order) + 1):
+        longest = lengths[order[end - 1]]
+        first = max(0, end - max(1, budget // longest))
+        cost, start = min((best[start] + (end - start) * longest + pass_cost, start) for start in range(first, end))
+        best.append(cost)
+        cut.append(start)
+    batches, end = [], len(order)
+    while end:
+        batches.append(order[cut[end] : end])
+        end = cut[end]
+    return batches[::-1]

@@ -120,11 +120,11 @@ class Tournament:
             "n_trainable": scorer.n_trainable,
             "fit_seconds": time.perf_counter() - started,
             "texts_per_second": None,
+            "layers": list(scorer.extractor.layers),
         }
         tensors: dict[str, Tensor] = {}
         if isinstance(scorer, HasDirection):
             tensors["vectors"] = scorer.direction().vectors
-            facts["layers"] = list(scorer.extractor.layers)
         if part.kind == "fold":
             self._examine(scorer, part.index, tensors, facts)
         scorer.release()

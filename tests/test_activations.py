@@ -16,10 +16,11 @@ from tiny import SPECIAL
 from torch import Tensor
 
 import probe.activations
-from probe.activations import POOLINGS, ActivationExtractor, Activations, ActivationStore, plan_batches, pool
+from probe.activations import POOLINGS, ActivationExtractor, Activations, ActivationStore, pool
 from probe.errors import ProbeError
 from probe.lm import FrozenLM
 from probe.rows import Passage
+from probe.tokens import plan_batches
 
 MakeLM = Callable[..., FrozenLM]
 WORDS = ["sea", "stone", "hen", "lamp", "rain", "salt", "moss", "bell", "thread", "ash"]

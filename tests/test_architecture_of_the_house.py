@@ -17,7 +17,8 @@ SCORERS = sorted({f.stem for f in FILES if f.parent.name == "scorers"} - {*SHARE
 
 ROOMS = (
     "errors", "files", "rows", "spec", "textstats", "audit", "chat", "hooks", "directions", "geometry", "metrics",
-    "people", "storyteller", "data", "evaluation", "tokens", "lm", "activations", "preflight", "scorers.base", "scorers.frozen",
+    "people", "storyteller", "data", "evaluation", "tokens", "lm", "activations", "preflight", "plugins", "scorers.base",
+    "scorers.frozen",
     "scorers.directional", "scorers.measure", *(f"scorers.{name}" for name in SCORERS), "scorers", "judging",
     "steering", "figures", "reporting", "crossfit", "tournament", "sheets", "standings", "comparison",
     "comparison_figures", "comparison_table", "comparison_report", "commands.audit", "commands.compare", "commands.pairs", "commands",

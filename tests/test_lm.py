@@ -5,6 +5,7 @@ import math
 import random
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ from tiny import build_model, build_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import BertConfig, BertLMHeadModel, PreTrainedTokenizerFast, T5Config
 
+import probe.lm
 from probe.errors import ProbeError
 from probe.hooks import add
 from probe.lm import FrozenLM
 from probe.rows import Passage
 from probe.spec import LMSpec
+from probe.tokens import plan_batches
 
 MakeLM = Callable[..., FrozenLM]
 PROMPTS = ["Write.", "Tell me of a grey hen and of the sea.", "x"]
@@ -167,13 +170,7 @@ def test_a_base_model_without_a_chat_template_reads_generates_and_judges(make_lm
 
 
 def test_a_first_token_that_carries_the_space_before_the_span_is_read(make_lm: MakeLM) -> None:
-    trained = Tokenizer(models.BPE())
-    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trained.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=300, show_progress=False, initial_alphabet=alphabet)
-    trained.train_from_iterator(["USER: hen stone ASSISTANT:"] * 9, trainer)
-    lm = FrozenLM(build_model(vocab_size=300), PreTrainedTokenizerFast(tokenizer_object=trained, pad_token="!"))
+    lm = trained_on("USER: hen stone ASSISTANT:", 300)
     lm.tokenizer.chat_template = "{% for m in messages %}USER: {{ m['content'] }}{% endfor %} ASSISTANT:"
 
     def kept(prompt: str) -> list[str]:
@@ -222,18 +219,112 @@ def test_an_answer_holds_neither_the_prompt_nor_special_tokens(make_lm: MakeLM) 
     favour_end.remove()
 
 
+# Replies
+
+
+def trained_on(text: str, vocab_size: int) -> FrozenLM:
+    """A random model with a byte-level BPE whose tokens are the words of a text, with and without a space before."""
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trained.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False, initial_alphabet=alphabet)
+    trained.train_from_iterator([text] * 9, trainer)
+    return FrozenLM(
+        build_model(vocab_size=vocab_size), PreTrainedTokenizerFast(tokenizer_object=trained, pad_token="!")
+    )
+
+
+def test_a_reply_may_begin_with_any_spelling_of_an_answer_but_not_with_what_begins_two_answers() -> None:
+    lm = trained_on("Yes No yes no :Yes :No Yes", 300)
+    starts = [{lm.tokenizer.decode([i]) for i in tokens} for tokens in lm.reply_starts("Yes", "No")]
+    # "YES" was no word of that text: it begins with a letter, and " YES" with a space, which begins " NO" as well.
+    assert starts == [{"Yes", " Yes", "yes", " yes", "Y"}, {"No", " No", "no", " no", "N"}]
+    # Without the words as tokens a reply begins with a letter; a lone space begins either answer.
+    byte = FrozenLM(build_model(), build_tokenizer())
+    assert [[byte.tokenizer.decode([i]) for i in tokens] for tokens in byte.reply_starts("Yes", "No")] == [
+        ["Y", "y"],
+        ["N", "n"],
+    ]
+    assert [[byte.tokenizer.decode([i]) for i in tokens] for tokens in byte.reply_starts("Nay", "No")] == [[], []]
+
+
+def test_a_word_inside_a_text_may_be_another_token_than_the_same_word_alone(make_lm: MakeLM) -> None:
+    metaspace = Tokenizer(
+        models.BPE({"▁": 0, "Y": 1, "▁Y": 2, "N": 3, "▁N": 4, "?": 5, ">": 6}, [("▁", "Y"), ("▁", "N")])
+    )
+    metaspace.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=metaspace, pad_token="?")
+    tokenizer.chat_template = "{{ messages[0]['content'] }}>"
+    lm = FrozenLM(build_model(vocab_size=300), tokenizer)
+    named = [set(tokenizer.convert_ids_to_tokens(tokens)) for tokens in lm.reply_starts("Y", "N")]
+    assert named == [{"▁Y", "Y"}, {"▁N", "N"}]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "mamba"])
+def test_reply_logprobs_equal_the_models_own_softmax_one_question_at_a_time(
+    make_lm: MakeLM, architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = make_lm(architecture)
+    texts, starts = ["hen " * n for n in (1, 9, 3, 20, 1, 8)], [[70, 102], [71], [0, 9, 260]]
+    questions = [lm.encode_question("Is this good? {}".format, [text]) for text in texts]
+    monkeypatch.setattr(probe.lm, "plan_batches", partial(plan_batches, budget=200))
+    got = lm.reply_logprobs(questions, starts)
+    for row, text in zip(got, texts, strict=True):
+        ids = lm.tokenizer(lm.render(f"Is this good? {text}"), add_special_tokens=False, return_tensors="pt")[
+            "input_ids"
+        ]
+        p = lm.model(ids).logits[0, -1].softmax(-1)
+        expected = torch.stack([p[tokens].sum().log() for tokens in starts])
+        torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_overlong_question_is_cut_in_its_texts_alone_and_strict_refuses_it(make_lm: MakeLM) -> None:
+    lm, asked = make_lm(max_tokens=60), "Which? {} or {}".format
+    short, long = "hen", "sea " * 40
+    (before, between, after) = ("<|begin|><|user|>Which? ", " or ", "<|end|><|assistant|>")
+    for texts in ([short, long], [long, short], [long, long], [short, short], ["é" * 40, "猫" * 40]):
+        encoded = lm.encode_question(asked, texts)
+        shown = str(lm.tokenizer.decode(list(encoded.ids)))
+        assert shown.startswith(before)
+        assert shown.endswith(after)
+        one, other = shown[len(before) : -len(after)].split(between)
+        assert texts[0].startswith(one)
+        assert texts[1].startswith(other)
+        assert short not in texts or short in (one, other)  # the longer one pays
+        assert encoded.truncated == (texts != [short, short])
+        assert encoded.pooled == (False,) * (len(encoded.ids) - 1) + (True,)
+        assert len(encoded.ids) <= 60
+        assert texts == [short, short] or len(encoded.ids) > 55  # and no more than it must
+    with pytest.raises(ProbeError, match="--strict"):
+        make_lm(max_tokens=60, strict=True).encode_question(asked, [short, long])
+    with pytest.raises(ProbeError, match="no room for a text within 16 tokens"):
+        make_lm(max_tokens=16).encode_question(asked, [short, long])
+
+
 # Surprise
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 @pytest.mark.parametrize("chat", [True, False])
-def test_nll_equals_the_models_own_cross_entropy_over_the_span(make_lm: MakeLM, architecture: str, chat: bool) -> None:
+def test_nll_equals_the_models_own_cross_entropy_over_the_span_in_batches_of_unequal_lengths(
+    make_lm: MakeLM, architecture: str, chat: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lm = make_lm(architecture) if chat else make_lm(architecture, chat_template=None)
     passages = [Passage("a hen", "It slept."), Passage("a grey hen"), Passage("x", "naïve 猫"), Passage("a hen", "k")]
-    for value, encoded in zip(lm.nll(passages), lm.encode(passages), strict=True):
+    passages += [Passage("a hen " * (7 * i % 5), "It slept by the sea. " * (5 * i % 7 + 1)) for i in range(12)]
+    expected = []
+    for encoded in lm.encode(passages):
         ids = torch.tensor([encoded.ids])
-        labels = ids.where(torch.tensor([encoded.pooled]), -100)
-        torch.testing.assert_close(value, lm.model(input_ids=ids, labels=labels).loss, rtol=1e-5, atol=1e-5)
+        expected.append(lm.model(input_ids=ids, labels=ids.where(torch.tensor([encoded.pooled]), -100)).loss)
+    monkeypatch.setattr(probe.lm, "plan_batches", partial(plan_batches, budget=400))
+    shapes: list[torch.Size] = []
+    reading = lm.model.get_input_embeddings().register_forward_hook(lambda _m, args, _o: shapes.append(args[0].shape))
+    values = lm.nll(passages)
+    reading.remove()
+    assert 1 < len(shapes) < len(passages)
+    assert sum(rows * width for rows, width in shapes) > sum(len(e.ids) for e in lm.encode(passages))  # some are padded
+    torch.testing.assert_close(values, torch.stack(expected), rtol=1e-5, atol=1e-5)
 
 
 def test_nll_of_an_empty_response_is_nan_and_changes_no_other(tiny_lm: FrozenLM) -> None:

@@ -5,19 +5,45 @@ from pathlib import Path
 
 import pytest
 
+from probe.cli import main
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_python_example_runs_and_steers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, _ = PYTHON
     exec(compile(code, "README.md", "exec"), {})
     from probe.storyteller import Oracle
 
     assert Oracle().read(capsys.readouterr().out).inventive_share > 0.5
+
+
+def test_the_scorer_of_ones_own_is_fitted_and_compared_when_the_command_line_admits_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_lm_folder: Path, small_sets: dict[str, str], capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "my_scorers.py").write_text(PYTHON[1])
+    data = "".join(f"    {name}: {path}\n" for name, path in small_sets.items() if name != "test_preferences")
+    (tmp_path / "mine.yaml").write_text(
+        f"lm: {{model: {tiny_lm_folder}}}\nmodel: my_scorers.NearestMean\nsteering: {{n_prompts: 0}}\n"
+        f"data:\n  class_path: ContrastData\n  init_args:\n{data}"
+        "scorers: {nearest mean: {scorer: NearestMean}, mean difference: {scorer: MeanDifference}}\n"
+    )
+    (tmp_path / "fit.yaml").write_text((tmp_path / "mine.yaml").read_text().split("scorers:")[0])
+    fit = ["fit", "--config", "fit.yaml", "--trainer.enable_progress_bar=false"]
+    assert main(fit) == 2  # not admitted
+    capsys.readouterr()
+    assert main([*fit, "--plugin", "my_scorers"]) == 0
+    assert "NearestMean read from responses, on test" in " ".join(capsys.readouterr().out.split())
+    compare = ["compare", "--plugin=my_scorers", "--config", "mine.yaml", "--folds", "2", "--resamples", "50"]
+    assert main([*compare, "--lms", f"[{{model: {tiny_lm_folder}}}]"]) == 0
+    assert "| nearest mean layer" in Path("lightning_logs/compare/version_0/compare.md").read_text()
 
 
 def test_every_file_and_config_it_names_is_there() -> None:
@@ -35,6 +61,6 @@ def test_it_has_the_two_commands_and_no_machine_path() -> None:
 
 
 def test_every_room_in_its_table_is_a_file() -> None:
-    rooms = re.findall(r"`(\w+\.py|scorers/)`", README)
+    rooms = re.findall(r"^\| .*`(\w+\.py|scorers/)`", README, re.MULTILINE)
     assert {"hooks.py", "lm.py", "activations.py", "scorers/"} <= set(rooms)
     assert not [room for room in rooms if not (ROOT / "probe" / room).exists()]

@@ -1,21 +1,44 @@
+import json
 from pathlib import Path
 
 import lightning as L
 import numpy as np
 import pytest
+import sklearn.decomposition
 import torch
+import yaml
 from scipy.special import expit
 from scipy.stats import spearmanr
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
+from probe.cli import main
 from probe.data import ContrastData
-from probe.directions import Direction
+from probe.directions import Direction, random_directions
 from probe.errors import ProbeError
+from probe.evaluation import random_band
 from probe.judging import Judge
 from probe.metrics import to_numpy
-from probe.scorers import LinearProbe, MeanDifference, Scorer
+from probe.scorers import (
+    LDA,
+    PCA,
+    BagOfWords,
+    Length,
+    LinearProbe,
+    MeanDifference,
+    Perplexity,
+    RandomDirections,
+    Scorer,
+    SelfJudgement,
+    TypeTokenRatio,
+)
+from probe.scorers.pca import principal_axes
 from probe.spec import LMSpec
+
+METHODS = (
+    MeanDifference, LinearProbe, LDA, PCA, RandomDirections, Length, TypeTokenRatio, Perplexity, BagOfWords, SelfJudgement
+)  # fmt: skip
 
 
 def fit(
@@ -109,11 +132,12 @@ def test_the_linear_probe_refuses_batches(spec: LMSpec, small_sets: dict[str, st
         fit(LinearProbe(spec, cache_dir=None), tmp_path, small_sets, batch_size=8)
 
 
-@pytest.mark.parametrize("method", [MeanDifference, LinearProbe])
+@pytest.mark.filterwarnings("ignore:SelfJudgement is not applicable")
+@pytest.mark.parametrize("method", METHODS)
 def test_a_checkpoint_holds_no_lm_weight_and_no_pickle(
     spec: LMSpec, small_sets: dict[str, str], tmp_path: Path, method: type[Scorer]
 ) -> None:
-    scorer = method(spec, cache_dir=None)
+    scorer = method(spec, cache_dir=None, **({"count": 5} if method is RandomDirections else {}))
     trainer = fit(scorer, tmp_path, small_sets)
     path = tmp_path / "x.ckpt"
     trainer.save_checkpoint(path)
@@ -208,3 +232,177 @@ def test_two_processes_give_the_direction_of_one(spec: LMSpec, small_sets: dict[
     total, count = parts[0].total + parts[1].total, parts[0].count + parts[1].count
     expected, _ = mean_difference(one.compute()[0])
     torch.testing.assert_close(mean_difference(total / count[:, None, None])[0], expected, atol=1e-6, rtol=0)
+
+
+# Linear discriminant analysis
+
+
+def test_lda_is_scikit_learns_at_every_layer(spec: LMSpec, small_sets: dict[str, str], tmp_path: Path) -> None:
+    scorer = LDA(spec, cache_dir=None)
+    fit(scorer, tmp_path, small_sets)
+    y = np.array([row.truth for row in scorer.data.rows["train"]])
+    train, test = scorer.features["train"], scorer.features["test"]
+    raw = to_numpy(torch.einsum("nld,ld->nl", test.mean, scorer.direction().vectors))
+    for layer in range(len(scorer.extractor.layers)):
+        x_train, x_test = (to_numpy(x.mean[:, layer]) for x in (train, test))
+        reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x_train, y)
+        for x, activations in ((x_train, train), (x_test, test)):
+            expected = reference.decision_function(x)
+            got = to_numpy(scorer.score_activations(activations)[:, layer])
+            np.testing.assert_allclose(got, expected, atol=1e-3 * expected.std())
+        assert np.corrcoef(raw[:, layer], reference.decision_function(x_test))[0, 1] > 0.9999
+    torch.testing.assert_close(scorer.direction().vectors.norm(dim=-1), torch.ones(3))
+    assert (scorer.direction().residual_gap > 0).all()
+
+
+# Principal components of the pairs' differences
+
+
+def test_the_axis_is_scikit_learns_first_component_of_the_differences_and_their_negatives(
+    spec: LMSpec, small_sets: dict[str, str], tmp_path: Path
+) -> None:
+    scorer = PCA(spec, cache_dir=None)
+    fit(scorer, tmp_path, small_sets)
+    rows = scorer.data.rows["train"]
+    creative, uncreative = ([i for i, row in enumerate(rows) if row.truth == side] for side in (1, 0))
+    assert [rows[i].pair for i in creative] == [rows[i].pair for i in uncreative]
+    h = scorer.features["train"].mean.double()
+    for layer in range(h.shape[1]):
+        differences = to_numpy(h[creative, layer] - h[uncreative, layer])
+        component = sklearn.decomposition.PCA(1).fit(np.concatenate([differences, -differences])).components_[0]
+        ours = to_numpy(scorer.direction().vectors[layer])
+        assert abs(ours @ component) == pytest.approx(1, abs=1e-5)
+        assert (differences @ ours > 0).mean() >= 0.5
+
+
+def test_the_axis_is_what_the_pairs_share_where_centred_components_find_what_varies_among_them() -> None:
+    rng = np.random.default_rng(0)
+    differences = rng.normal(scale=0.1, size=(40, 1, 8))
+    differences[:, 0, 0] += 3  # shared by all pairs
+    differences[:, 0, 1] += rng.normal(size=40)  # large, with either sign
+    (axis,) = to_numpy(principal_axes(torch.from_numpy(differences)))
+    centred = sklearn.decomposition.PCA(1).fit(differences[:, 0]).components_[0]
+    assert axis[0] > 0.99
+    assert abs(centred[0]) < 0.2
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.2])
+def test_swapping_the_classes_flips_the_axis_also_where_the_pairs_are_of_two_minds(balance: float) -> None:
+    rng = np.random.default_rng(1)
+    differences = torch.from_numpy(rng.normal(size=(10, 4, 6)))
+    differences[:, :, 0] = torch.tensor([3.0, -3.0] * 5)[:, None] * (1 + balance * torch.arange(10)[:, None])
+    assert torch.equal(principal_axes(-differences), -principal_axes(differences))
+
+
+# Random directions
+
+
+def shuffled(stories: str, folder: Path) -> str:
+    """The same stories with their ratings given to others."""
+    rows = [json.loads(line) for line in Path(stories).read_text().splitlines()]
+    ratings = np.random.default_rng(0).permutation([row["rating"] for row in rows])
+    path = folder / "shuffled.jsonl"
+    path.write_text("".join(json.dumps(row | {"rating": r}) + "\n" for row, r in zip(rows, ratings, strict=True)))
+    return str(path)
+
+
+def test_random_directions_are_the_band_of_the_report_drawn_chosen_and_signed_by_hand(
+    spec: LMSpec, small_sets: dict[str, str], tmp_path: Path
+) -> None:
+    scorer = RandomDirections(spec, cache_dir=None, count=12, seed=3)
+    trainer = fit(scorer, tmp_path, small_sets)
+    trainer.test(scorer, datamodule=trainer.datamodule, verbose=False)
+    assert scorer.columns == tuple(f"random_{i}" for i in range(12))
+    drawn = random_directions(12, scorer.extractor.layers, scorer.lm.hidden_size, seed=3)
+
+    def stories(split: str) -> tuple[np.ndarray, list[int]]:
+        rows = scorer.data.rows[split]
+        rated = [i for i, row in enumerate(rows) if row.pair < 0]
+        return np.array([rows[i].truth for i in rated]), rated
+
+    def by_layer(split: str) -> np.ndarray:
+        truth, rated = stories(split)
+        cosines = to_numpy(torch.einsum("nld,rld->nlr", scorer.features[split].unit_mean[rated], drawn))
+        rho = [spearmanr(c, truth)[0] for c in cosines.reshape(len(truth), -1).T]
+        return np.array(rho).reshape(cosines.shape[1:])
+
+    for split in ("validation", "test"):
+        truth, rated = stories(split)
+        got = [spearmanr(column, truth)[0] for column in scorer.scored[split][rated].T]
+        band = random_band(by_layer("validation"), by_layer(split))
+        np.testing.assert_allclose(got, band, atol=1e-9)
+        assert split == "test" or (band >= 0).all()
+    assert {0, 1, 2} == set(scorer.layer_of.tolist())
+    assert Judge().judge(scorer, "test").evaluation.estimates["spearman"].keys() == {
+        scorer.chosen, "length", "bag_of_words",
+    }  # fmt: skip
+
+
+def test_a_random_directions_layer_and_sign_do_not_know_the_truth_of_the_test(
+    spec: LMSpec, small_sets: dict[str, str], tmp_path: Path
+) -> None:
+    found = []
+    for test_stories in (small_sets["test_stories"], shuffled(small_sets["test_stories"], tmp_path)):
+        scorer = RandomDirections(spec, cache_dir=None, count=12)
+        trainer = fit(scorer, tmp_path, small_sets | {"test_stories": test_stories})
+        trainer.test(scorer, datamodule=trainer.datamodule, verbose=False)
+        found.append(scorer)
+    assert found[0].data.rows["test"] != found[1].data.rows["test"]
+    assert torch.equal(found[0].layer_of, found[1].layer_of)
+    assert torch.equal(found[0].vectors, found[1].vectors)
+    assert found[0].chosen == found[1].chosen
+    assert (found[0].scored["test"] == found[1].scored["test"]).all()
+
+
+def test_a_checkpoint_keeps_the_signs_and_layers_of_random_directions(
+    spec: LMSpec, small_sets: dict[str, str], tmp_path: Path
+) -> None:
+    scorer = RandomDirections(spec, cache_dir=None, count=12)
+    trainer = fit(scorer, tmp_path, small_sets)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    trainer.test(scorer, datamodule=trainer.datamodule, verbose=False)
+    assert (scorer.vectors != random_directions(12, (0, 1, 2), 32, seed=0)).any()  # some were turned round
+    again = RandomDirections(spec, cache_dir=None, count=12)
+    trainer.test(again, datamodule=trainer.datamodule, ckpt_path=str(tmp_path / "x.ckpt"), verbose=False)
+    resumed = RandomDirections(spec, cache_dir=None, count=12)
+    fit(resumed, tmp_path, small_sets, epochs=2, ckpt=str(tmp_path / "x.ckpt"))
+    for other in (again, resumed):
+        assert torch.equal(other.vectors, scorer.vectors)
+        assert torch.equal(other.layer_of, scorer.layer_of)
+        assert other.chosen == scorer.chosen
+    assert (again.scored["test"] == scorer.scored["test"]).all()
+
+
+# The command line
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in (MeanDifference, LinearProbe)])
+@pytest.mark.filterwarnings("ignore:SelfJudgement is not applicable")
+def test_fit_on_the_command_line_ends_with_a_table_for_every_method(
+    spec: LMSpec,
+    small_sets: dict[str, str],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    method: type[Scorer],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cache = tmp_path_factory.getbasetemp() / "cache"  # read once for all methods
+    data = {"class_path": "ContrastData", "init_args": small_sets}
+    model = {"class_path": method.__name__, "init_args": {"cache_dir": str(cache)}}
+    config = {"lm": {"model": spec.model, "device": "cpu"}, "model": model, "data": data}
+    Path("fit.yaml").write_text(yaml.safe_dump(config | {"steering": {"n_prompts": 0}, "trainer": {"logger": False}}))
+    assert main(["fit", "--config", "fit.yaml", "--trainer.enable_progress_bar", "false"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"{method.__name__} read from responses, on test: 20 rated stories" in shown
+    assert "spearman" in shown
+    assert "(chosen)" in shown
+    assert "Verdict: " in shown
+    metrics = json.loads(Path("metrics.json").read_text())
+    (rho,) = [
+        row["value"]
+        for row in metrics["results"]["test"]
+        if (row["metric"], row["column"]) == ("spearman", metrics["chosen"])
+    ]
+    assert (rho is None) == (method is SelfJudgement)  # the tiny model does not reply

@@ -2,25 +2,32 @@
 
 from probe.scorers.bag_of_words import BagOfWords
 from probe.scorers.base import HasDirection, Scorer
+from probe.scorers.frozen import FrozenScorer
 from probe.scorers.lda import LDA
 from probe.scorers.length import Length
 from probe.scorers.linear_probe import LinearProbe
+from probe.scorers.lora_probe import LoRAProbe
 from probe.scorers.mean_difference import MeanDifference
 from probe.scorers.pca import PCA
 from probe.scorers.perplexity import Perplexity
 from probe.scorers.random_directions import RandomDirections
+from probe.scorers.self_judgement import Compares, SelfJudgement
 from probe.scorers.type_token_ratio import TypeTokenRatio
 
 __all__ = [
     "LDA",
     "PCA",
     "BagOfWords",
+    "Compares",
+    "FrozenScorer",
     "HasDirection",
     "Length",
     "LinearProbe",
+    "LoRAProbe",
     "MeanDifference",
     "Perplexity",
     "RandomDirections",
     "Scorer",
+    "SelfJudgement",
     "TypeTokenRatio",
 ]

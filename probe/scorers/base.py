@@ -26,6 +26,9 @@ from probe.rows import Passage, Span
 from probe.spec import LMSpec
 
 
+Kind = Literal["layers", "single", "band"]
+
+
 @runtime_checkable
 class HasDirection(Protocol):
     """A scorer that can say which way creativity lies in the residual stream."""
@@ -69,7 +72,7 @@ class Scorer(L.LightningModule, ABC):
         cache_dir: Where activations are remembered between runs; null remembers nothing.
     """
 
-    kind: ClassVar[Literal["layers", "single", "band"]] = "single"
+    kind: ClassVar[Kind] = "single"
     """What the columns are: one `layer_k` per block, a single score, or a band of equal rivals."""
     wanted_layers: list[int] | None = None
     note = ""
@@ -121,6 +124,8 @@ class Scorer(L.LightningModule, ABC):
             cut, limit = self.extractor.reads.truncated, self.lm.max_tokens
             rank_zero_warn(f"{cut} texts were longer than {limit} tokens and were cut there; --strict refuses instead.")
         self.build()
+        if not any(p.requires_grad for p in self.parameters()):
+            self.clock = torch.nn.Parameter(torch.zeros(()))  # Lightning counts steps of an optimizer, which needs one
 
     @abstractmethod
     def build(self) -> None:
@@ -140,7 +145,7 @@ class Scorer(L.LightningModule, ABC):
     @property
     def n_trainable(self) -> int:
         """How many numbers are learned."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+        return sum(p.numel() for name, p in self.named_parameters() if p.requires_grad and name != "clock")
 
     # -- learning -----------------------------------------------------------------------------------------------
 
@@ -189,8 +194,8 @@ class Scorer(L.LightningModule, ABC):
         assert (rows == np.arange(len(self.data.rows[split]))).all(), "every row is scored once"
 
     def choose(self, judge: EvaluationSet) -> str:
-        """The column to use, chosen on the scores of validation."""
-        return self.columns[0]
+        """The column to use: the one that ranks validation best."""
+        return self.columns[int(np.nan_to_num(judge.spearman(self.scored["validation"]), nan=-1.0).argmax())]
 
     # -- remembering --------------------------------------------------------------------------------------------
 

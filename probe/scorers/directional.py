@@ -14,7 +14,6 @@ from probe.scorers.frozen import FrozenScorer
 class DirectionalScorer(FrozenScorer):
     """A scorer whose head is one vector per layer; `weight` `[L, D]` is a unit vector or a probe's coefficients."""
 
-    kind = "layers"
     weight: torch.nn.Parameter
     residual_means: Tensor
     """`[2, L, D]` class means of the pooled states, uncreative first."""
@@ -22,11 +21,6 @@ class DirectionalScorer(FrozenScorer):
     """`[2, L, D]` class means of the pooled unit states."""
     residual_norm: Tensor
     """`[L]`"""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """One per layer."""
-        return tuple(f"layer_{k}" for k in self.extractor.layers)
 
     @property
     def chosen_layer(self) -> int:

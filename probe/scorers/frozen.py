@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -10,12 +10,12 @@ from torch import Tensor
 from probe.activations import Activations
 from probe.data import Split
 from probe.rows import Passage, Pooling, Span
-from probe.scorers.base import Scorer
+from probe.scorers.base import Kind, Scorer
 from probe.spec import LMSpec
 
 
 class FrozenScorer(Scorer):
-    """A head on the pooled activations of a frozen LM.
+    """A head on the pooled activations of a frozen LM; a score at each layer, unless it says otherwise.
 
     Args:
         lm: The language model to read; given once, in the `lm` section of a config.
@@ -24,6 +24,8 @@ class FrozenScorer(Scorer):
         layers: Blocks to read, 0-based; all by default.
         cache_dir: Where activations are remembered between runs; null remembers nothing.
     """
+
+    kind: ClassVar[Kind] = "layers"
 
     def __init__(
         self,
@@ -35,6 +37,11 @@ class FrozenScorer(Scorer):
     ) -> None:
         super().__init__(lm, span, cache_dir)
         self.pooling, self.wanted_layers = pooling, layers
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """One per layer."""
+        return tuple(f"layer_{k}" for k in self.extractor.layers)
 
     @abstractmethod
     def score_activations(self, activations: Activations) -> Tensor:

@@ -1,14 +1,22 @@
 """What the scorers without activations share: one number of a text, and the sign that training pairs give it."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from probe.activations import ActivationExtractor
 from probe.metrics import auroc, to_numpy
 from probe.rows import Passage
 from probe.scorers.base import Scorer
+
+_REMEMBERED: WeakKeyDictionary[ActivationExtractor, dict[Hashable, Any]] = WeakKeyDictionary()
+"""By extractor, which stands for one unchanged model: the folds of a cross-fitting share it and ask for the same texts."""
+
+Asked = TypeVar("Asked", bound=Hashable)
 
 
 class Measure(Scorer):
@@ -24,13 +32,20 @@ class Measure(Scorer):
     def measure(self, passages: Sequence[Passage]) -> Tensor:
         """The number `[N]` of each text."""
 
-    def training_step(self, batch: dict[str, Tensor], _: int) -> None:
+    def remembered(self, what: Hashable, asked: Sequence[Asked], read: Callable[[list[Asked]], Tensor]) -> Tensor:
+        """`read(asked)` `[N, ...]`, but what was asked for before, under the same name and extractor, is not read again."""
+        known = _REMEMBERED.setdefault(self.extractor, {})
+        new = [one for one in dict.fromkeys(asked) if (what, one) not in known]
+        if new:
+            known.update(zip(((what, one) for one in new), read(new).tolist(), strict=True))
+        return torch.tensor([known[what, one] for one in asked], dtype=torch.float64)
+
+    def on_train_epoch_start(self) -> None:
         """Gives the measure the sign that ranks the training texts better than chance."""
         rows = self.data.rows["train"]
         values = to_numpy(self.measure([row.passage(self.span) for row in rows]))
         area = auroc(values, torch.tensor([row.truth for row in rows]).numpy() == 1)[0]
         self.sign.data.fill_(-1.0 if area < 0.5 else 1.0)
-        super().training_step(batch, _)
 
     def score(self, passages: Sequence[Passage]) -> Tensor:
         """The measure with its sign `[N, 1]`."""

@@ -8,23 +8,31 @@ from probe.directions import cosine_scores
 from probe.scorers.directional import DirectionalScorer
 
 
+def principal_axes(differences: Tensor) -> Tensor:
+    """First principal axis `[L, D]` of differences `[N, L, D]` and their negatives, on the side where most of them lie.
+
+    Source: Zou et al. 2023, "Representation Engineering", arXiv 2310.01405, section 3.1.
+    """
+    of_layer = differences.double().transpose(0, 1)  # [L, N, D]
+    axis: Tensor = torch.linalg.svd(of_layer, full_matrices=False).Vh[:, 0]
+    along = torch.einsum("lnd,ld->ln", of_layer, axis)
+    votes = along.sign().sum(1)
+    side = torch.where(votes == 0, along.sum(1), votes)  # as many on either side: their mean decides
+    return torch.where(side < 0, -1.0, 1.0)[:, None] * axis
+
+
 class PCA(DirectionalScorer):
     """First principal axis of the differences h+ - h- and their negatives, with the sign that ranks most pairs right.
 
     Not centred: subtracting the mean of the differences would take out the mean difference itself, which is what is
     looked for. The score is the mean cosine of a text's states with the axis.
-
-    Source: Zou et al. 2023, "Representation Engineering", arXiv 2310.01405, section 3.1.
     """
 
     def finish_epoch(self) -> None:
         """Finds the axis at every layer."""
         super().finish_epoch()
         h = self.features["train"].pooled(self.pooling).double()
-        differences = (h[::2] - h[1::2]).transpose(0, 1)  # a pair's sides follow one another: [L, pairs, D]
-        axis = torch.linalg.svd(differences, full_matrices=False).Vh[:, 0]
-        right = torch.einsum("lnd,ld->ln", differences, axis).sign().sum(1)
-        self.weight.data.copy_(torch.where(right < 0, -1.0, 1.0)[:, None] * axis)
+        self.weight.data.copy_(principal_axes(h[::2] - h[1::2]))  # a pair's sides follow one another
 
     def unit_vectors(self) -> Tensor:
         """The axis."""

@@ -13,4 +13,4 @@ class Perplexity(Measure):
 
     def measure(self, passages: Sequence[Passage]) -> Tensor:
         """Nats per token `[N]` of each text's span."""
-        return self.lm.nll(passages)
+        return self.remembered("nll", passages, self.lm.nll)

@@ -55,12 +55,6 @@ class RandomDirections(FrozenScorer):
         drawn = random_directions(self.count, self.extractor.layers, self.lm.hidden_size, self.seed)
         self.register_buffer("vectors", drawn)
         self.register_buffer("layer_of", torch.zeros(self.count, dtype=torch.long))
-        self.unused = torch.nn.Parameter(torch.zeros(()))
-
-    @property
-    def n_trainable(self) -> int:
-        """None."""
-        return 0
 
     def choose(self, judge: EvaluationSet) -> str:
         """Gives each direction its layer and sign; the column shown alone is the median one."""

@@ -15,4 +15,4 @@ class TypeTokenRatio(Measure):
 
     def measure(self, passages: Sequence[Passage]) -> Tensor:
         """The ratio `[N]` of each text."""
-        return torch.tensor([type_token_ratio(passage.pooled) for passage in passages])
+        return torch.tensor([type_token_ratio(passage.pooled) for passage in passages], dtype=torch.float64)

@@ -1,0 +1,128 @@
+"""Asking the model whether a text is creative: the judge that everyone tries first, and that the paper finds poor."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from probe.rows import Passage, Span
+from probe.scorers.measure import Measure
+from probe.spec import LMSpec
+
+
+class Question(NamedTuple):
+    """What the model is asked about texts, one `{}` each, and the two answers that it may give."""
+
+    wording: str
+    answers: tuple[str, str]
+
+
+CREATIVE = Question("Is the following text {concept}? Reply with Yes or No only.\n\n{}", ("Yes", "No"))
+MORE_CREATIVE = Question(
+    "Which of these two texts is more {concept}? Reply with A or B only.\n\nText A: {}\n\nText B: {}", ("A", "B")
+)
+LEAST_MASS = 0.5
+"""A model that gives the two answers less than this of its probability was not taught to reply, and does not judge."""
+PAIRS_SAMPLED = 16
+"""Training pairs, spread over all of them, on which that is measured."""
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A scorer that can also be shown two texts at once."""
+
+    def prefer(self, one: Sequence[Passage], other: Sequence[Passage]) -> Tensor:
+        """How much more creative `[N]` it finds each `one` than its `other`; 0 is a tie."""
+
+    def position_bias(self, one: Sequence[Passage], other: Sequence[Passage]) -> float:
+        """How much it prefers a text for being shown first; 0 is not at all."""
+
+
+class SelfJudgement(Measure):
+    """log p(Yes) - log p(No) at the first token of the model's reply; nan where the model gives no such reply.
+
+    Source: the naive self-evaluation of Olson et al. 2024, arXiv 2412.06060.
+
+    Args:
+        lm: The language model to ask; given once, in the `lm` section of a config.
+        span: Where pairs are read: the instruction (prompt) or the text that answers it (response) is judged.
+        cache_dir: Where activations are remembered between runs; null remembers nothing.
+        concept: What the model is asked for, an adjective.
+    """
+
+    def __init__(
+        self,
+        lm: LMSpec,
+        span: Span = "response",
+        cache_dir: str | None = ".cache/activations",
+        concept: str = "creative",
+    ) -> None:
+        super().__init__(lm, span, cache_dir)
+        self.concept = concept
+        self.mass: dict[Question, float] = {}
+        """Mean probability of the two answers together, over a sample of the training texts."""
+
+    def measure(self, passages: Sequence[Passage]) -> Tensor:
+        """Log-odds `[N]` that the reply is Yes."""
+        return self._log_odds(CREATIVE, [(passage.pooled,) for passage in passages])
+
+    def prefer(self, one: Sequence[Passage], other: Sequence[Passage]) -> Tensor:
+        """Log-odds `[N]` that `one` is named as the more creative, averaged over both orders."""
+        shown_first, shown_second = self._in_both_orders(one, other)
+        return (shown_first - shown_second) / 2
+
+    def position_bias(self, one: Sequence[Passage], other: Sequence[Passage]) -> float:
+        """Mean log-odds, over texts and both orders, that the text shown first is named."""
+        return float(torch.cat(self._in_both_orders(one, other)).mean())
+
+    def identity(self) -> dict[str, Any]:
+        """What has to agree before weights may be loaded."""
+        return super().identity() | {"concept": self.concept}
+
+    def _in_both_orders(self, one: Sequence[Passage], other: Sequence[Passage]) -> tuple[Tensor, Tensor]:
+        """Log-odds `[N]` that text A is named, where A is `one` and where A is `other`."""
+        pairs = [(a.pooled, b.pooled) for a, b in zip(one, other, strict=True)]
+        log_odds = self._log_odds(MORE_CREATIVE, pairs + [pair[::-1] for pair in pairs])
+        return log_odds[: len(pairs)], log_odds[len(pairs) :]
+
+    def _log_odds(self, question: Question, texts: Sequence[tuple[str, ...]]) -> Tensor:
+        if not self._applies(question):
+            return torch.full((len(texts),), torch.nan, dtype=torch.float64)
+        logprobs = self._logprobs(question, texts)
+        return logprobs[:, 0] - logprobs[:, 1]
+
+    def _applies(self, question: Question) -> bool:
+        if question not in self.mass:
+            mass = self._logprobs(question, self._sample(question)).exp().sum(1).mean().item()
+            self.mass[question] = mass
+            if mass < LEAST_MASS:
+                answers = " or ".join(question.answers)
+                note = f"not applicable: the model puts {mass:.2f} of its probability on the answers {answers}"
+                self.note = "; ".join(filter(None, (self.note, note)))
+                rank_zero_warn(f"SelfJudgement is {note}; use a model that was tuned to reply to questions.")
+        return self.mass[question] >= LEAST_MASS
+
+    def _sample(self, question: Question) -> list[tuple[str, ...]]:
+        texts = [row.passage(self.span).pooled for row in self.data.rows["train"]]
+        pairs = list(zip(texts[::2], texts[1::2], strict=True))
+        pairs = pairs[:: -(-len(pairs) // PAIRS_SAMPLED)]
+        if question is CREATIVE:
+            return [(text,) for pair in pairs for text in pair]
+        return [*pairs, *(pair[::-1] for pair in pairs)]
+
+    def _logprobs(self, question: Question, texts: Sequence[tuple[str, ...]]) -> Tensor:
+        """Log-probability `[N, 2]` of each answer."""
+        return self.remembered((question, self.concept), texts, partial(self._ask, question))
+
+    def _ask(self, question: Question, texts: Sequence[tuple[str, ...]]) -> Tensor:
+        wording = partial(question.wording.format, concept=self.concept)
+        encoded = [self.lm.encode_question(wording, shown) for shown in texts]
+        if cut := sum(e.truncated for e in encoded):
+            self.extractor.reads.truncated += cut
+            rank_zero_warn(
+                f"in {cut} questions a text was cut, to fit into {self.lm.max_tokens} tokens; --strict refuses instead."
+            )
+        return self.lm.reply_logprobs(encoded, self.lm.reply_starts(*question.answers))
