@@ -6,7 +6,7 @@ Every function is a context manager over decoder blocks; on exit, an exception i
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,19 +39,55 @@ def record(blocks: Mapping[int, nn.Module], read: Callable[[int, Tensor], None])
             yield
 
 
+Tokens = Literal["all", "prompt", "generated"]
+"""Which tokens are steered, in generation."""
+
+
 @contextmanager
-def add(deltas: Mapping[nn.Module, Tensor]) -> Iterator[None]:
-    """Steers: h <- h + delta at every token of each block; a delta is `[D]`, or `[B, D]` for one per row.
+def add(deltas: Mapping[nn.Module, Tensor], tokens: Tokens | Tensor = "all") -> Iterator[None]:
+    """Steers: h <- h + delta after each block; a delta is `[D]`, or `[B, D]` for one per row.
+
+    Args:
+        deltas: Block -> delta.
+        tokens: In generation all tokens, those of the prompt, or those generated, with the KV cache or without; for a
+            single forward pass also a mask `[B, T]`, 1 where to steer.
 
     Source: Olson et al. 2024, arXiv 2412.06060, section 3.
     """
 
-    def steer(h: Tensor, delta: Tensor) -> Tensor:
-        delta = delta.to(h)
-        return h + (delta[:, None, :] if delta.ndim == 2 else delta)
+    def steering(delta: Tensor) -> Callable[[Tensor], Tensor]:
+        where = _Where(tokens)
 
-    with _edit({block: partial(steer, delta=delta) for block, delta in deltas.items()}):
+        def steer(h: Tensor) -> Tensor:
+            change = delta.to(h)
+            change = change[:, None, :] if change.ndim == 2 else change
+            mask = where(h)
+            return h + (change if mask is None else change * mask)
+
+        return steer
+
+    with _edit({block: steering(delta) for block, delta in deltas.items()}):
         yield
+
+
+class _Where:
+    """Tells the steered positions of each forward pass of one generation: the first pass is the prompt."""
+
+    def __init__(self, tokens: Tokens | Tensor) -> None:
+        self.tokens, self.width, self.seen = tokens, 0, 0
+
+    def __call__(self, h: Tensor) -> Tensor | None:
+        """Mask `[B, T, 1]` or `[T, 1]`; None for all."""
+        if isinstance(self.tokens, torch.Tensor):
+            return self.tokens.to(h)[..., None]
+        if self.tokens == "all":
+            return None
+        width = h.shape[1]
+        first = self.seen if self.width > 0 and width <= self.width else 0  # without a cache all positions come again
+        self.width, self.seen = self.width or width, first + width
+        positions = torch.arange(first, first + width, device=h.device)
+        inside = positions < self.width if self.tokens == "prompt" else positions >= self.width
+        return inside.to(h)[:, None]
 
 
 @contextmanager

@@ -16,10 +16,18 @@ import torch
 from huggingface_hub.constants import ENDPOINT
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from probe.errors import ProbeError
 from probe.rows import Passage
+from probe.sampling import KeyedNoise
 from probe.spec import LMSpec
 from probe.tokens import Encoded, PassageEncoder, TokenBatch, plan_batches
 
@@ -146,24 +154,32 @@ class FrozenLM(PassageEncoder):
         return min((limit for limit in limits if limit), default=4096)
 
     @torch.inference_mode()
-    def generate(self, prompts: Sequence[str], max_new_tokens: int, temperature: float, seed: int) -> list[str]:
-        """Answers prompts in one left-padded batch; temperature 0 is greedy. The global random state is untouched."""
+    def generate(
+        self, prompts: Sequence[str], max_new_tokens: int, temperature: float, seed: int | Sequence[int]
+    ) -> list[str]:
+        """Answers prompts in one left-padded batch; temperature 0 is greedy.
+
+        A row's noise depends on its own seed and prompt alone; the global random state is untouched.
+        """
         rendered = [self.render(prompt) for prompt in prompts]
         inputs = self._ids(
             rendered, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False
         )
-        sampling = (
-            {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
+        noise = LogitsProcessorList()
+        if temperature > 0:
+            seeds = [seed] * len(prompts) if isinstance(seed, int) else seed
+            noise.append(KeyedNoise(prompts, seeds, temperature))
+        generate: Any = self.model.generate
+        out = generate(
+            **inputs.to(self.device),
+            max_new_tokens=max_new_tokens,
+            pad_token_id=self.tokenizer.pad_token_id,
+            do_sample=False,  # what a model's own generation config says of sampling does not hold here
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            logits_processor=noise,
         )
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            generate: Any = self.model.generate
-            out = generate(
-                **inputs.to(self.device),
-                max_new_tokens=max_new_tokens,
-                pad_token_id=self.tokenizer.pad_token_id,
-                **sampling,
-            )
         new = out[:, inputs["input_ids"].shape[1] :]
         return [str(text).strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
 

@@ -17,12 +17,11 @@ SCORERS = sorted({f.stem for f in FILES if f.parent.name == "scorers"} - {*SHARE
 
 ROOMS = (
     "errors", "files", "rows", "spec", "textstats", "audit", "chat", "hooks", "directions", "geometry", "metrics",
-    "people", "storyteller", "data", "evaluation", "tokens", "lm", "activations", "preflight", "plugins", "scorers.base",
-    "scorers.frozen",
-    "scorers.directional", "scorers.measure", *(f"scorers.{name}" for name in SCORERS), "scorers", "judging",
-    "steering", "figures", "reporting", "crossfit", "tournament", "sheets", "standings", "comparison",
-    "comparison_figures", "comparison_table", "comparison_report", "commands.audit", "commands.compare", "commands.pairs", "commands",
-    "cli", "__main__",
+    "people", "storyteller", "data", "evaluation", "sampling", "tokens", "lm", "activations", "preflight", "plugins",
+    "scorers.base", "scorers.frozen", "scorers.directional", "scorers.measure",
+    *(f"scorers.{name}" for name in SCORERS), "scorers", "judging", "steering", "figures", "reporting",
+    "crossfit", "tournament", "sheets", "standings", "comparison", "comparison_figures", "comparison_table",
+    "comparison_report", "commands.audit", "commands.compare", "commands.pairs", "commands", "cli", "__main__",
 )  # fmt: skip
 """A room imports only rooms above it, that is, to its left. A new room takes its place here first."""
 
@@ -111,7 +110,9 @@ def test_no_room_is_too_large_to_read_in_one_sitting(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
 
-@pytest.mark.parametrize("module", ["preflight", "cli", "storyteller", "commands.audit", "commands.compare", "commands.pairs"])
+@pytest.mark.parametrize(
+    "module", ["preflight", "cli", "storyteller", "commands.audit", "commands.compare", "commands.pairs"]
+)
 def test_a_light_room_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, probe.{module}; print(*{{name.split('.')[0] for name in sys.modules}})"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ import torch
 from tiny import n_hooks
 from torch import Tensor, nn
 
-from probe.hooks import ablate, add, record
+from probe.hooks import Tokens, ablate, add, record
 from probe.lm import FrozenLM
 
 IDS = torch.tensor([[1, 20, 21, 22, 23, 24], [1, 40, 30, 20, 10, 50]])
@@ -128,6 +128,29 @@ def test_greedy_steered_generation_with_the_kv_cache_equals_without(
     assert (cached != plain).any(1).all()  # every row was steered
     assert ((cached_logits - plain_logits).abs().amax(2) > 0.1).all()  # and at every step
     assert torch.equal(generate(True)[0], plain)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("tokens", ["prompt", "generated"])
+@pytest.mark.parametrize("use_cache", [True, False])
+@torch.inference_mode()
+def test_steering_the_prompt_or_the_generated_tokens_alone_is_a_masked_pass_over_the_whole_text(
+    make_lm: MakeLM, architecture: str, tokens: Tokens, use_cache: bool
+) -> None:
+    lm = make_lm(architecture)
+    options = {"max_new_tokens": 12, "do_sample": False, "use_cache": use_cache, "eos_token_id": None}
+    options |= {"return_dict_in_generate": True, "output_logits": True}
+    for ids in (IDS, IDS[:, :1]):  # also a prompt of one token, as long as each step after it
+        with add({lm.blocks[1]: DELTA}, tokens):
+            out = lm.model.generate(ids, attention_mask=torch.ones_like(ids), **options)
+        mask = torch.zeros_like(out.sequences)
+        mask[:, : ids.shape[1]] = 1
+        with add({lm.blocks[1]: DELTA}, mask if tokens == "prompt" else 1 - mask):
+            whole = lm.model(out.sequences).logits[:, ids.shape[1] - 1 : -1]
+        torch.testing.assert_close(torch.stack(out.logits, 1), whole, rtol=0, atol=1e-4)
+        with add({lm.blocks[1]: DELTA}):
+            everywhere = lm.model(out.sequences).logits[:, ids.shape[1] - 1 : -1]
+        assert ((everywhere - whole)[:, 1:].abs().amax(2) > 0.01).all()  # a hundred times the tolerance
 
 
 def test_ablated_states_have_no_component_along_the_direction(lm: FrozenLM) -> None:

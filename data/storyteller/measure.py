@@ -68,7 +68,7 @@ def main() -> None:
     ]
     texts: list[str] = []
     for start in track(range(0, len(asked), 50), "writing stories"):
-        texts += lm.generate([prompt for _, prompt in asked[start : start + 50]], 400, 0.8, seed=start)
+        texts += lm.generate([prompt for _, prompt in asked[start : start + 50]], 400, 0.8, range(start, start + 50))
     readings = [oracle.read(text, prompt) for text, (_, prompt) in zip(texts, asked, strict=True)]
     share = {
         side: statistics.fmean(r.inventive_share for r, (s, _) in zip(readings, asked, strict=True) if s == side)

@@ -1,0 +1,39 @@
+"""Sampling whose noise is keyed by (seed, prompt, step): texts that differ in strength alone share their random numbers."""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+
+class KeyedNoise(LogitsProcessor):
+    """Turns greedy decoding into sampling: the arg max of logits / temperature + Gumbel noise is a draw from their softmax.
+
+    Each row has its own stream of noise, keyed by its seed and its prompt, one draw a step; so neither the other rows of
+    the batch nor the global random state matter, and common random numbers make two strengths comparable.
+    Source: Gumbel 1954; Maddison et al. 2014, "A* Sampling", arXiv 1411.0030.
+
+    Args:
+        prompts: Prompt of each row.
+        seeds: Seed of each row.
+        temperature: Above 0.
+    """
+
+    def __init__(self, prompts: Sequence[str], seeds: Sequence[int], temperature: float) -> None:
+        keys = [f"{seed} {prompt}" for seed, prompt in zip(seeds, prompts, strict=True)]
+        unique = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+        self.stream_of_row = torch.tensor([unique[key] for key in keys])
+        self.streams = [torch.Generator().manual_seed(_hash(key)) for key in unique]
+        self.temperature = temperature
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores `[B, V]` of the next token with temperature and noise."""
+        drawn = [torch.empty(scores.shape[-1]).exponential_(generator=stream) for stream in self.streams]
+        gumbel = -torch.stack(drawn).clamp_min(torch.finfo(torch.float32).tiny).log()
+        return scores.float() / self.temperature + gumbel[self.stream_of_row].to(scores.device)
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
