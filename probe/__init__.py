@@ -31,7 +31,7 @@ _ROOM_OF = {
     "RatedText": "rows",
     "Scorer": "scorers",
     "SelfJudgement": "scorers",
-    "SteeringCallback": "steering",
+    "SteeringCallback": "steering_callback",
     "TextPair": "rows",
     "TypeTokenRatio": "scorers",
     "ablate": "hooks",

@@ -175,7 +175,7 @@ def _make_cli(argv: Sequence[str]) -> "LightningCLI":
     from probe.reporting import RunReport, ScoreWriter, print_report, print_table, write_report
     from probe.scorers import Scorer
     from probe.spec import LMSpec
-    from probe.steering import SteeringCallback
+    from probe.steering_callback import SteeringCallback
 
     width = None if sys.stdout.isatty() else 120
 

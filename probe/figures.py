@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from probe.evaluation import Evaluation
-from probe.metrics import Floats
+from probe.metrics import Estimate, Floats
 
 # Okabe and Ito's palette.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
@@ -20,6 +20,17 @@ LABELS = {
     "pair_accuracy": "pair accuracy",
     "preference_accuracy": "people's preferences shared",
     "length": "Spearman(score, length)",
+}
+STEERED_LABELS = {
+    "score": "clean re-score (mean cosine)",
+    "extra_nll": "extra NLL under the clean model (nats per token)",
+    "kl": "KL from the clean model (nats per token)",
+    "repetition": "share of 4-grams that repeat",
+    "inventive_share": "inventive sentences (share)",
+    "well_formed_share": "well-formed sentences (share)",
+    "named_share": "people and things named (share)",
+    "moved_wrong": "prompts moved the wrong way (share)",
+    "self_bleu": "self-BLEU",
 }
 CHANCE = dict.fromkeys(("order_accuracy", "auroc", "pair_accuracy", "preference_accuracy"), 0.5)
 
@@ -61,13 +72,22 @@ def score_histogram(scores: Floats, truth: Floats, middle: float, column: str) -
     return figure
 
 
-def steering_curve(measure: str, curve: Mapping[float, float], unit: str) -> Figure:
-    """One measure of the steered texts, mean over the prompts, against the strength."""
-    figure = Figure(figsize=(4.4, 3.4), layout="constrained")
+def steering_curve(
+    measure: str, curve: Mapping[float, Estimate], unit: str, band: Mapping[float, tuple[float, float]]
+) -> Figure:
+    """One measure of the steered texts against the strength, with 95 % intervals and what random directions of equal norm do."""
+    figure = Figure(figsize=(4.8, 4), layout="constrained")
     axis = figure.subplots()
-    axis.plot(list(curve), list(curve.values()), marker="o", color=BLUE)
+    strengths, estimates = list(curve), list(curve.values())
+    told = any(np.isfinite(e.lower) for e in estimates)
+    label = "direction, 95 % interval over prompts" if told else "direction"
+    axis.plot(strengths, [e.value for e in estimates], marker="o", color=BLUE, label=label)
+    axis.fill_between(strengths, [e.lower for e in estimates], [e.upper for e in estimates], color=BLUE, alpha=0.2)
+    if band:
+        low, high = zip(*band.values(), strict=True)
+        axis.fill_between(list(band), low, high, color=GREY, alpha=0.3, label="random directions of equal norm, 5-95 %")
     if measure.endswith("_share"):
         axis.set_ylim(0, 1)
-    label = {"extra_nll": "extra NLL (nats per token)", "score": "clean re-score (mean cosine)"}
-    axis.set(xlabel=f"strength ({unit})", ylabel=label.get(measure, measure.replace("_", " ")))
+    axis.set(xlabel=f"strength ({unit})", ylabel=STEERED_LABELS.get(measure, measure.replace("_", " ")))
+    figure.legend(loc="outside lower center", frameon=False)
     return figure

@@ -4,7 +4,8 @@ import hashlib
 import json
 import math
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -184,16 +185,23 @@ class FrozenLM(PassageEncoder):
         return [str(text).strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
 
     @torch.inference_mode()
-    def nll(self, passages: Sequence[Passage]) -> Tensor:
-        """Mean negative log-likelihood `[N]`, in nats per token, of each pooled span; nan for an empty response."""
+    def nll(
+        self, passages: Sequence[Passage], within: Callable[[TokenBatch], AbstractContextManager[None]] | None = None
+    ) -> Tensor:
+        """Mean negative log-likelihood `[N]`, in nats per token, of each pooled span; nan for an empty response.
+
+        Args:
+            passages: What is read.
+            within: Steering for the forward pass of each batch, whose `example` are the rows of `passages`.
+        """
         values = torch.full((len(passages),), math.nan)
         told = [row for row, passage in enumerate(passages) if passage.pooled.strip()]
-        for batch, logits in self._logits(self.encode([passages[row] for row in told])):
+        for batch, logits in self._logits(self.encode([passages[row] for row in told]), told, within):
             rows = zip(batch.example.tolist(), logits, batch.input_ids, batch.pool_mask.bool(), strict=True)
-            for i, row_logits, ids, inside in rows:
+            for row, row_logits, ids, inside in rows:
                 # Row by row, since float32 over a whole vocabulary is large.
                 foretold = row_logits[:-1][inside[1:]].float()
-                values[told[i]] = nn.functional.cross_entropy(foretold, ids[1:][inside[1:]])
+                values[row] = nn.functional.cross_entropy(foretold, ids[1:][inside[1:]])
         return values
 
     @torch.inference_mode()
@@ -203,17 +211,24 @@ class FrozenLM(PassageEncoder):
         `encode_question` makes the questions, `reply_starts` the sets.
         """
         values = torch.empty(len(questions), len(starts))
-        for batch, logits in self._logits(questions):
+        for batch, logits in self._logits(questions, range(len(questions))):
             reply = logits[batch.pool_mask.bool()].float().log_softmax(-1)  # [B, V]
             values[batch.example.cpu()] = torch.stack([reply[:, list(s)].logsumexp(-1) for s in starts], 1).cpu()
         return values
 
-    def _logits(self, encoded: Sequence[Encoded]) -> Iterator[tuple[TokenBatch, Tensor]]:
+    def _logits(
+        self,
+        encoded: Sequence[Encoded],
+        example: Sequence[int],
+        within: Callable[[TokenBatch], AbstractContextManager[None]] | None = None,
+    ) -> Iterator[tuple[TokenBatch, Tensor]]:
         """Batches of similar length and their logits `[B, T, V]`, in whatever order is cheapest."""
         for rows in plan_batches([len(e.ids) for e in encoded]):
-            batch = self.collate([encoded[i] for i in rows], rows)
-            # No mask: padding is on the right, where causal attention never looks.
-            yield batch, self.model(input_ids=batch.input_ids, use_cache=False).logits
+            batch = self.collate([encoded[i] for i in rows], [example[i] for i in rows])
+            with within(batch) if within else nullcontext():
+                # No mask: padding is on the right, where causal attention never looks.
+                logits = self.model(input_ids=batch.input_ids, use_cache=False).logits
+            yield batch, logits
 
 
 def _hub_answers(model: str) -> bool:

@@ -23,7 +23,7 @@ from probe.files import atomic_write
 from probe.judging import CONTROLS, Judge, Judgement
 from probe.metrics import Estimate
 from probe.scorers.base import HasDirection, Scorer
-from probe.steering import SteeringCallback
+from probe.steering_callback import SteeringCallback
 
 
 class RunReport(L.Callback):
@@ -74,10 +74,10 @@ class RunReport(L.Callback):
             board.add_histogram(f"{prefix}/scores_lower_half", scores[judged.truth < judged.middle], step)
             board.add_histogram(f"{prefix}/scores_upper_half", scores[judged.truth > judged.middle], step)
             for callback in steering if split == "validation" else ():
+                band = callback.band()
                 for measure, curve in callback.curves().items():
-                    board.add_figure(
-                        f"steer/curves/{measure}", steering_curve(measure, curve, callback.strength_unit), step
-                    )
+                    figure = steering_curve(measure, curve, callback.strength_unit, band.get(measure, {}))
+                    board.add_figure(f"steer/curves/{measure}", figure, step)
 
 
 def _boards(trainer: L.Trainer) -> list[TensorBoardLogger]:
@@ -121,7 +121,13 @@ def write_report(folder: Path, scorer: Scorer, judge: Judge, steering: SteeringC
         "results": {split: j.evaluation.as_records() for split, j in judgements.items()},
     }
     if steering and steering.samples:
-        report["steering"] = {"cosine_with_other_groups": steering.cosine, "curves": steering.curves()}
+        curves = {m: {x: asdict(e) for x, e in curve.items()} for m, curve in steering.curves().items()}
+        report["steering"] = {
+            "layer": steering.layer,
+            "cosine_with_other_groups": steering.cosine,
+            "curves": curves,
+            "random_directions_5_95": steering.band(),
+        }
     records = [{"split": split, **r} for split, rows in report["results"].items() for r in rows]
     table = io.StringIO()
     writer = csv.DictWriter(table, list(records[0]))
@@ -239,7 +245,7 @@ def _print_stories(console: Console, steering: SteeringCallback) -> None:
     samples = {(s.prompt, s.strength): s for s in steering.samples}
     strengths = (0.0, steering.strengths[-1])
     console.print(
-        f"\nSteering at layer {steering.samples[0].layer} (clean re-score with a direction from other groups, cosine "
+        f"\nSteering at layer {steering.layer} (clean re-score with a direction from other groups, cosine "
         f"{steering.cosine:.2f} with the one that steers; near 1 they are one vector and prove nothing alone):"
     )
     for prompt in list(dict.fromkeys(s.prompt for s in steering.samples))[:2]:

@@ -1,27 +1,55 @@
-"""Steered generation, and the callback that shows after each epoch what the direction under training does to stories."""
+"""Steered generation: all arms of an experiment are written in shared batches, with common random numbers, and measured clean."""
 
-import html
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Literal
 
-import lightning as L
-import numpy as np
 import torch
 from torch import Tensor
 
 from probe.activations import ActivationExtractor
-from probe.data import Row
-from probe.directions import cosine_scores, mean_difference
-from probe.errors import ProbeError
-from probe.files import atomic_write
-from probe.hooks import add
+from probe.directions import cosine_scores
+from probe.hooks import Tokens, add
 from probe.lm import FrozenLM
 from probe.rows import Passage
-from probe.scorers.directional import DirectionalScorer
 from probe.storyteller import Oracle
+from probe.textstats import repetition
+from probe.tokens import TokenBatch
+
+Witness = Literal["none", "storyteller"]
+"""Who reads the texts and shares neither vector nor states with the steering; the grammar of the embedded model can."""
+MEASURES = ("score", "extra_nll", "kl", "repetition", "inventive_share", "well_formed_share", "named_share")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How texts are written.
+
+    Args:
+        max_new_tokens: Length limit of a text.
+        temperature: Sampling temperature; 0 is greedy.
+        seed: Keys the noise, with the prompt and the step; all arms share it.
+        tokens: Which tokens are steered: all, those of the prompt, or those generated.
+        rows: Texts written at once: more is faster until memory ends.
+    """
+
+    max_new_tokens: int = 120
+    temperature: float = 0.8
+    seed: int = 0
+    tokens: Tokens = "all"
+    rows: int = 64
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to write: what is added to the residual stream, after which blocks; nothing is the unsteered model."""
+
+    name: str
+    deltas: Mapping[int, Tensor] = field(default_factory=dict)
+    """Layer -> lambda * a `[D]`, absolute."""
+    strength: float = 0.0
+    """As the person said it, in their unit."""
 
 
 @dataclass(frozen=True)
@@ -29,180 +57,105 @@ class SteeredText:
     """One generated text and what was measured on it, on clean forward passes only."""
 
     prompt: str
+    arm: str
     strength: float
-    """In the callback's unit; 0 is the unsteered model."""
     text: str
     score: float
     """Clean re-score with a direction from other groups; nan for an empty text."""
     extra_nll: float
-    """Nats per token above the unsteered text of the same prompt, under the clean model."""
-    layer: int
+    """Nats per token above the unsteered text of the same prompt, under the clean model; nan without one."""
+    kl: float
+    """Mean over the generated tokens of log p steered - log p clean: how far the steered model has gone, in nats."""
+    repetition: float
     seed: int
     inventive_share: float | None = None
     well_formed_share: float | None = None
     named_share: float | None = None
 
 
-def steer(
-    lm: FrozenLM, prompts: Sequence[str], deltas: Tensor, layer: int, max_new_tokens: int, temperature: float, seed: int
-) -> list[str]:
-    """Answers prompts in one batch with delta `[B, D]` added to the residual stream after block `layer`, at every token."""
-    with add({lm.blocks[layer]: deltas}):
-        return lm.generate(prompts, max_new_tokens, temperature, seed)
+Asked = Sequence[tuple[str, Arm]]
+"""A prompt and an arm for each text."""
 
 
-class SteeringCallback(L.Callback):
-    """Steers a few dull prompts after each validation and measures the result away from the steering.
+def write(lm: FrozenLM, asked: Asked, how: Sampling, progress: bool = False) -> list[str]:
+    """Writes a text for each prompt and arm.
 
-    The text is re-scored without the hook, with a mean difference from validation groups that neither trained the
-    direction nor gave the prompts. The cosine of the two is logged: near 1 they are one vector, and only the witness,
-    which shares neither vector nor states, can support a claim.
+    Rows of one batch may be steered differently, each by its own delta `[B, D]` after each block.
+    """
+    from rich.progress import track
+
+    # Prompts of like length side by side: less padding, fewer steps.
+    order = sorted(range(len(asked)), key=lambda i: len(asked[i][0]))
+    texts = [""] * len(asked)
+    for start in track(range(0, len(order), how.rows), "writing", disable=not progress):
+        rows = order[start : start + how.rows]
+        with steered(lm, [asked[i][1] for i in rows], how.tokens):
+            written = lm.generate([asked[i][0] for i in rows], how.max_new_tokens, how.temperature, how.seed)
+        for i, text in zip(rows, written, strict=True):
+            texts[i] = text
+    return texts
+
+
+@contextmanager
+def steered(lm: FrozenLM, arms: Sequence[Arm], tokens: Tokens | Tensor) -> Iterator[None]:
+    """Steers each row of the forward passes within by its own arm."""
+    layers = sorted({layer for arm in arms for layer in arm.deltas})
+    nothing = torch.zeros(lm.hidden_size)
+    deltas = {k: torch.stack([arm.deltas.get(k, nothing).cpu() for arm in arms]).to(lm.device) for k in layers}
+    with add({lm.blocks[k]: delta for k, delta in deltas.items()}, tokens):
+        yield
+
+
+def measure(
+    lm: FrozenLM, asked: Asked, texts: Sequence[str], how: Sampling, layer: int, other: Tensor, witness: Witness
+) -> list[SteeredText]:
+    """Measures texts on forward passes without any steering; only `kl` also asks the steered model.
 
     Args:
-        strengths: How much of the direction to add; 0, the unsteered model, is always shown beside them.
-        strength_unit: `gap` (distances of the class means), `norm` (shares of the residual norm) or `absolute`.
-        n_prompts: Uncreative held-out prompts to steer; 0 does not steer.
-        max_new_tokens: Length limit of a story.
-        temperature: Sampling temperature; 0 is greedy.
-        witness: `storyteller` lets the embedded model's grammar read the texts; `none` for any other model.
-        every_n_epochs: How often to steer; the last epoch always is.
-        seed: Seed of the sampling; the training's random state is untouched.
+        lm: The model that wrote them.
+        asked: What was asked for.
+        texts: What was written.
+        how: How it was written.
+        layer: Where the texts are scored.
+        other: Unit vector `[D]` that scores them, from other groups than those that steered.
+        witness: Who else reads them.
     """
-
-    def __init__(
-        self,
-        strengths: Sequence[float] = (1.0, 2.0),
-        strength_unit: Literal["absolute", "gap", "norm"] = "gap",
-        n_prompts: int = 8,
-        max_new_tokens: int = 120,
-        temperature: float = 0.8,
-        witness: Literal["none", "storyteller"] = "none",
-        every_n_epochs: int = 1,
-        seed: int = 0,
-    ) -> None:
-        if not np.isfinite(list(strengths)).all():
-            raise ProbeError(
-                f"steering.strengths: expected finite numbers, found {list(strengths)}; correct the config."
-            )
-        self.strengths, self.strength_unit, self.n_prompts = (0.0, *strengths), strength_unit, n_prompts
-        self.max_new_tokens, self.temperature, self.witness = max_new_tokens, temperature, witness
-        self.every_n_epochs, self.seed = every_n_epochs, seed
-        self.samples: list[SteeredText] = []
-        self.cosine = float("nan")
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Runs after the scorer has chosen its layer."""
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        due = last or (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        if trainer.state.fn != "fit" or trainer.sanity_checking or not (self.n_prompts and due):
-            return
-        folder = trainer.log_dir  # asks every process, so it stands before what only the first one does
-        if trainer.is_global_zero and isinstance(pl_module, DirectionalScorer):
-            self.samples = self._steer(pl_module, pl_module.direction().at(pl_module.chosen_layer))
-            self._log(trainer, folder)
-
-    def _steer(self, scorer: DirectionalScorer, a: Tensor) -> list[SteeredText]:
-        layer, lm = scorer.chosen_layer, scorer.lm
-        rows = scorer.data.rows["validation"]
-        groups = sorted({row.group for row in rows if row.pair >= 0})
-        if len(groups) < 2:
-            return []
-        prompt_groups = groups[: len(groups) // 2]
-        prompts = _dull_prompts(rows, prompt_groups)[: self.n_prompts]
-        other = self._other_direction(scorer, set(prompt_groups))
-        self.cosine = float(a @ other)
-        lam = {s: scorer.direction().strength(s, self.strength_unit, layer) for s in self.strengths}
-        asked = [(prompt, s) for s in self.strengths for prompt in prompts]
-        deltas = torch.stack([lam[s] * a for _, s in asked])
-        texts = steer(lm, [p for p, _ in asked], deltas, layer, self.max_new_tokens, self.temperature, self.seed)
-        passages = [Passage(prompt, text) for (prompt, _), text in zip(asked, texts, strict=True)]
-        read = [i for i, text in enumerate(texts) if text.strip()]
-        scores, nll = torch.full((len(texts),), torch.nan), lm.nll(passages)
-        if read:
-            clean = ActivationExtractor(lm, [layer])([passages[i] for i in read])
-            scores[read] = cosine_scores(clean.unit_mean, other[None])[:, 0]
-        baseline = {prompt: nll[i] for i, (prompt, s) in enumerate(asked) if s == 0}
-        return [
+    passages = [Passage(prompt, text) for (prompt, _), text in zip(asked, texts, strict=True)]
+    read = [i for i, text in enumerate(texts) if text.strip()]
+    scores = torch.full((len(texts),), torch.nan)
+    if read:
+        clean = ActivationExtractor(lm, [layer])([passages[i] for i in read])
+        scores[read] = cosine_scores(clean.unit_mean, other[None])[:, 0]
+    nll = lm.nll(passages)
+    steered_nll = lm.nll(
+        passages, lambda batch: steered(lm, [asked[i][1] for i in batch.example.tolist()], _where(batch, how))
+    )
+    unsteered = {prompt: float(nll[i]) for i, (prompt, arm) in enumerate(asked) if not arm.deltas}
+    oracle = Oracle() if witness == "storyteller" else None
+    found = []
+    for i, ((prompt, arm), text) in enumerate(zip(asked, texts, strict=True)):
+        reading = oracle.read(text, prompt) if oracle else None
+        found.append(
             SteeredText(
-                prompt, s, texts[i], float(scores[i]), float(nll[i] - baseline[prompt]), layer, self.seed,
-                **self._testimony(prompt, texts[i]),
+                prompt=prompt,
+                arm=arm.name,
+                strength=arm.strength,
+                text=text,
+                score=float(scores[i]),
+                extra_nll=float(nll[i]) - unsteered.get(prompt, float("nan")),
+                kl=float(nll[i] - steered_nll[i]),
+                repetition=repetition(text),
+                seed=how.seed,
+                inventive_share=reading.inventive_share if reading else None,
+                well_formed_share=reading.well_formed_share if reading else None,
+                named_share=reading.named_share if reading else None,
             )
-            for i, (prompt, s) in enumerate(asked)
-        ]  # fmt: skip
-
-    def _other_direction(self, scorer: DirectionalScorer, taken: set[str]) -> Tensor:
-        """Mean difference `[D]` of the validation pairs whose groups are not `taken`."""
-        rows = scorer.data.rows["validation"]
-        h = scorer.features["validation"].pooled(scorer.pooling)[:, scorer.extractor.layers.index(scorer.chosen_layer)]
-        sides = [
-            [i for i, r in enumerate(rows) if r.pair >= 0 and r.group not in taken and r.truth == y] for y in (0, 1)
-        ]
-        return mean_difference(torch.stack([h[side].mean(0) for side in sides])[:, None])[0][0]
-
-    def _testimony(self, prompt: str, text: str) -> dict[str, float]:
-        if self.witness == "none":
-            return {}
-        reading = Oracle().read(text, prompt)
-        return {
-            "inventive_share": reading.inventive_share,
-            "well_formed_share": reading.well_formed_share,
-            "named_share": reading.named_share,
-        }
-
-    def curves(self) -> dict[str, dict[float, float]]:
-        """Measure -> strength -> mean over the prompts, nan left out."""
-        names = ["score", "extra_nll"]
-        names += ["inventive_share", "well_formed_share", "named_share"] if self.witness != "none" else []
-        values = {
-            (n, s): [getattr(x, n) for x in self.samples if x.strength == s] for n in names for s in self.strengths
-        }
-        return {n: {s: _mean(values[n, s]) for s in self.strengths} for n in names}
-
-    def _log(self, trainer: L.Trainer, folder: str | None) -> None:
-        for measure, curve in self.curves().items():
-            for strength, value in curve.items():
-                for logger in trainer.loggers:
-                    logger.log_metrics({f"steer/{measure}/strength_{strength:g}": value}, step=trainer.global_step)
-        for logger in trainer.loggers:
-            logger.log_metrics({"steer/cosine_with_other_groups": self.cosine}, step=trainer.global_step)
-            if isinstance(logger, L.pytorch.loggers.TensorBoardLogger):
-                logger.experiment.add_text("steer/samples", sample_table(self.samples), trainer.global_step)
-        if folder:
-            lines = "".join(json.dumps(asdict(sample)) + "\n" for sample in self.samples)
-            atomic_write(Path(folder) / "steering.jsonl", lambda path: path.write_text(lines))
+        )
+    return found
 
 
-def _dull_prompts(rows: Sequence[Row], groups: Sequence[str]) -> list[str]:
-    """Uncreative prompts of the given groups, a first one of every group before a second of any."""
-    by_group = {g: [r.prompt for r in rows if r.pair >= 0 and r.truth == 0 and r.group == g] for g in groups}
-    deepest = max(len(prompts) for prompts in by_group.values())
-    return [prompts[i] for i in range(deepest) for prompts in by_group.values() if i < len(prompts)]
-
-
-def sample_table(samples: Sequence[SteeredText]) -> str:
-    """Markdown table of samples, a row per prompt and a column per strength; model text is escaped and stays in its cell."""
-    strengths = sorted({sample.strength for sample in samples})
-    lines = [
-        "| prompt | " + " | ".join(f"strength {s:g}" for s in strengths) + " |",
-        "|" + "---|" * (len(strengths) + 1),
-    ]
-    by_prompt: dict[str, dict[float, SteeredText]] = {}
-    for sample in samples:
-        by_prompt.setdefault(sample.prompt, {})[sample.strength] = sample
-    for prompt, texts in by_prompt.items():
-        lines.append("| " + " | ".join([_escape(prompt), *(_sample_cell(texts[s]) for s in strengths)]) + " |")
-    return "\n".join(lines)
-
-
-def _sample_cell(sample: SteeredText) -> str:
-    share = "" if sample.inventive_share is None else f", inventive {sample.inventive_share:.2f}"
-    return f"**score {sample.score:.3f}, extra NLL {sample.extra_nll:+.2f}{share}**<br>{_escape(sample.text)}"
-
-
-def _mean(values: Sequence[float]) -> float:
-    finite = [value for value in values if np.isfinite(value)]
-    return float(np.mean(finite)) if finite else float("nan")
-
-
-def _escape(text: str) -> str:
-    return html.escape(text).replace("|", "&#124;").replace("\n", "<br>")
+def _where(batch: TokenBatch, how: Sampling) -> Tokens | Tensor:
+    """The steered tokens of whole texts: generated are those of the pooled response, and what comes before is the prompt."""
+    if how.tokens == "all":
+        return "all"
+    return batch.pool_mask if how.tokens == "generated" else 1 - batch.pool_mask

@@ -19,8 +19,8 @@ ROOMS = (
     "errors", "files", "rows", "spec", "textstats", "audit", "chat", "hooks", "directions", "geometry", "metrics",
     "people", "storyteller", "data", "evaluation", "sampling", "tokens", "lm", "activations", "preflight", "plugins",
     "scorers.base", "scorers.frozen", "scorers.directional", "scorers.measure",
-    *(f"scorers.{name}" for name in SCORERS), "scorers", "judging", "steering", "figures", "reporting",
-    "crossfit", "tournament", "sheets", "standings", "comparison", "comparison_figures", "comparison_table",
+    *(f"scorers.{name}" for name in SCORERS), "scorers", "judging", "steering", "effects", "steering_callback", "figures",
+    "reporting", "crossfit", "tournament", "sheets", "standings", "comparison", "comparison_figures", "comparison_table",
     "comparison_report", "commands.audit", "commands.compare", "commands.pairs", "commands", "cli", "__main__",
 )  # fmt: skip
 """A room imports only rooms above it, that is, to its left. A new room takes its place here first."""

@@ -43,8 +43,10 @@ def test_random_directions_given_the_same_choices_cannot_rank_the_stories(metric
 
 def test_steering_makes_dull_stories_inventive_in_the_eyes_of_the_grammar(metrics: dict) -> None:
     curve = metrics["steering"]["curves"]
-    assert curve["inventive_share"]["2.0"] > curve["inventive_share"]["0.0"] + 0.3
-    assert curve["well_formed_share"]["2.0"] >= 0.8
+    assert curve["inventive_share"]["2.0"]["value"] > curve["inventive_share"]["0.0"]["value"] + 0.3
+    assert curve["well_formed_share"]["2.0"]["value"] >= 0.8
+    _, high = metrics["steering"]["random_directions_5_95"]["inventive_share"]["2.0"]
+    assert high < curve["inventive_share"]["2.0"]["value"]
 
 
 @pytest.mark.parametrize("name", ["lm0", "lm1"])

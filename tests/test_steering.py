@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -7,18 +8,22 @@ import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import n_hooks
 
 from probe.data import ContrastData
 from probe.errors import ProbeError
+from probe.hooks import Tokens
 from probe.lm import FrozenLM
 from probe.reporting import RunReport
+from probe.rows import Passage
 from probe.scorers import MeanDifference
 from probe.spec import LMSpec
-from probe.steering import SteeredText, SteeringCallback, sample_table, steer
+from probe.steering import Arm, Sampling, SteeredText, measure, steered, write
+from probe.steering_callback import SteeringCallback, sample_table
 
 
 @pytest.fixture(scope="module")
-def steered(
+def run(
     tiny_lm_folder: Path, small_sets: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[MeanDifference, SteeringCallback, Path]:
     folder = tmp_path_factory.mktemp("steered")
@@ -39,22 +44,89 @@ def steered(
     return scorer, callback, Path(trainer.log_dir)
 
 
+PROMPTS = ["Write a story.", "Tell me of a lamp.", "Sing of the long sea road that nobody walks."]
+DELTA = torch.randn(32, generator=torch.Generator().manual_seed(0))
+
+
 def test_strength_zero_is_bit_equal_to_no_steering(tiny_lm: FrozenLM) -> None:
-    prompts = ["Write a story.", "Tell me of a lamp."]
-    deltas = torch.zeros(2, tiny_lm.hidden_size)
-    assert steer(tiny_lm, prompts, deltas, 1, 10, 0.8, seed=3) == tiny_lm.generate(prompts, 10, 0.8, seed=3)
-    assert steer(tiny_lm, prompts, deltas + 50, 1, 10, 0.8, seed=3) != tiny_lm.generate(prompts, 10, 0.8, seed=3)
+    ids = torch.tensor([[1, 20, 30, 40], [1, 50, 60, 70]])
+    plain = tiny_lm.model(ids).logits
+    zero = Arm("zero", dict.fromkeys(range(3), torch.zeros(32)))
+    with steered(tiny_lm, [zero, zero], "all"):
+        assert torch.equal(tiny_lm.model(ids).logits, plain)
+    for temperature in (0.0, 0.8):
+        how = Sampling(10, temperature, seed=3)
+        unsteered = tiny_lm.generate(PROMPTS, 10, temperature, seed=3)
+        assert write(tiny_lm, [(p, zero) for p in PROMPTS], how) == unsteered
+        assert write(tiny_lm, [(p, Arm("none")) for p in PROMPTS], how) == unsteered
+        assert write(tiny_lm, [(p, Arm("far", {1: 50 * DELTA})) for p in PROMPTS], how) != unsteered
 
 
-def test_each_prompt_is_shown_unsteered_and_at_every_strength(steered: tuple) -> None:
-    _, callback, _ = steered
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("tokens", ["all", "prompt", "generated"])
+def test_arms_written_together_are_the_same_texts_as_one_at_a_time(
+    tiny_lm: FrozenLM, temperature: float, tokens: Tokens
+) -> None:
+    arms = [
+        Arm("none"),
+        Arm("one layer", {1: DELTA}),
+        Arm("two layers", {0: -DELTA, 2: DELTA}),
+        Arm("strong", {1: 3 * DELTA}),
+    ]
+    asked = [(prompt, arm) for arm in arms for prompt in PROMPTS]
+    how = Sampling(12, temperature, seed=1, tokens=tokens)
+    together = write(tiny_lm, asked, how)
+    assert together == [write(tiny_lm, [one], how)[0] for one in asked]
+    assert together == write(tiny_lm, asked, replace(how, rows=5))
+    assert len(set(together)) > len(PROMPTS)
+
+
+def test_kl_is_what_the_steered_model_gives_its_own_text_above_the_clean_one(tiny_lm: FrozenLM) -> None:
+    arms = [Arm("none"), Arm("weak", {1: 0.5 * DELTA}, 0.5), Arm("strong", {1: 2 * DELTA}, 2.0)]
+    asked = [(prompt, arm) for arm in arms for prompt in PROMPTS]
+    for tokens in ("all", "generated", "prompt"):
+        how = Sampling(16, 1.0, tokens=tokens)
+        texts = write(tiny_lm, asked, how)
+        found = measure(tiny_lm, asked, texts, how, 1, DELTA / DELTA.norm(), "none")
+        for sample, (prompt, arm), text in zip(found, asked, texts, strict=True):
+            (encoded,) = tiny_lm.encode([Passage(prompt, text)])
+            ids, inside = torch.tensor([encoded.ids]), torch.tensor([encoded.pooled])
+
+            def of_text(logits: torch.Tensor, ids: torch.Tensor = ids, inside: torch.Tensor = inside) -> torch.Tensor:
+                told = logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+                return told[inside[0, 1:]].mean()
+
+            clean = of_text(tiny_lm.model(ids).logits)
+            where = {"all": "all", "generated": inside.long(), "prompt": 1 - inside.long()}[tokens]
+            with steered(tiny_lm, [arm], where):
+                own = of_text(tiny_lm.model(ids).logits)
+            assert sample.kl == pytest.approx(float(own - clean), abs=1e-4)
+        by_arm = {arm.name: np.mean([s.kl for s in found if s.arm == arm.name]) for arm in arms}
+        assert by_arm["none"] == pytest.approx(0, abs=1e-6)
+        assert by_arm["strong"] > max(0.0, by_arm["weak"])
+
+
+def test_no_hook_is_left_when_writing_fails(make_lm) -> None:
+    lm = make_lm()
+    before = n_hooks(lm.model)
+    with pytest.raises(RuntimeError):
+        write(lm, [(PROMPTS[0], Arm("wrong width", {1: torch.ones(31)}))], Sampling(4))
+    with pytest.raises(KeyboardInterrupt), steered(lm, [Arm("a", {0: DELTA})], "all"):
+        raise KeyboardInterrupt
+    assert n_hooks(lm.model) == before
+
+
+def test_each_prompt_is_shown_unsteered_and_at_every_strength(run: tuple) -> None:
+    _, callback, _ = run
     assert sorted({s.strength for s in callback.samples}) == [0.0, 1.0, 4.0]
     assert len(callback.samples) == 6
     assert all(s.extra_nll == 0 for s in callback.samples if s.strength == 0)
+    assert len(callback.random) == 5
+    assert all(len(arm) == 4 and {s.strength for s in arm} == {1.0, 4.0} for arm in callback.random)
 
 
-def test_prompts_are_uncreative_and_the_rescoring_direction_comes_from_other_groups(steered: tuple) -> None:
-    scorer, callback, _ = steered
+def test_prompts_are_uncreative_and_the_rescoring_direction_comes_from_other_groups(run: tuple) -> None:
+    scorer, callback, _ = run
     rows = scorer.data.rows["validation"]
     group_of = {r.prompt: r.group for r in rows if r.pair >= 0 and r.truth == 0}
     used = {group_of[s.prompt] for s in callback.samples}
@@ -71,27 +143,27 @@ def test_prompts_are_uncreative_and_the_rescoring_direction_comes_from_other_gro
     assert callback.cosine == pytest.approx(float(ours @ scorer.direction().at(scorer.chosen_layer)), abs=1e-5)
 
 
-def test_steered_text_is_scored_on_a_clean_forward(steered: tuple) -> None:
-    scorer, callback, _ = steered
+def test_steered_text_is_scored_on_a_clean_forward(run: tuple) -> None:
+    scorer, callback, _ = run
     sample = next(s for s in callback.samples if s.strength == 4 and s.text)
     used = {r.group for r in scorer.data.rows["validation"] if r.prompt in {s.prompt for s in callback.samples}}
     other = callback._other_direction(scorer, used)
     prefix = scorer.lm.tokenizer(scorer.lm.render(sample.prompt), add_special_tokens=False).input_ids
     ids = torch.tensor([prefix + scorer.lm.tokenizer(sample.text, add_special_tokens=False).input_ids])
-    states = scorer.lm.model(ids, output_hidden_states=True).hidden_states[sample.layer + 1][0, len(prefix) :]
-    if sample.layer + 1 < scorer.lm.n_layers:  # the last entry is after the final norm
+    states = scorer.lm.model(ids, output_hidden_states=True).hidden_states[callback.layer + 1][0, len(prefix) :]
+    if callback.layer + 1 < scorer.lm.n_layers:  # the last entry is after the final norm
         expected = torch.cosine_similarity(states, other, dim=-1).mean()
         assert sample.score == pytest.approx(float(expected), abs=1e-4)
 
 
-def test_the_model_carries_no_hook_after_the_run(steered: tuple) -> None:
-    scorer, _, _ = steered
+def test_the_model_carries_no_hook_after_the_run(run: tuple) -> None:
+    scorer, _, _ = run
     hooks = [hook for module in scorer.lm.model.modules() for hook in module._forward_hooks.values()]
     assert not [hook for hook in hooks if hook.__module__.startswith("probe")]  # HF installs some of its own
 
 
 def test_steering_changes_neither_the_training_nor_the_random_state(
-    tiny_lm_folder: Path, small_sets: dict[str, str], steered: tuple, tmp_path: Path
+    tiny_lm_folder: Path, small_sets: dict[str, str], run: tuple, tmp_path: Path
 ) -> None:
     plain = MeanDifference(LMSpec(str(tiny_lm_folder), device="cpu"), cache_dir=None)
     trainer = L.Trainer(
@@ -99,15 +171,18 @@ def test_steering_changes_neither_the_training_nor_the_random_state(
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip
     trainer.fit(plain, datamodule=ContrastData(**small_sets))
-    assert torch.equal(plain.weight, steered[0].weight)
+    assert torch.equal(plain.weight, run[0].weight)
 
 
-def test_tensorboard_holds_curves_samples_figures_and_histograms(steered: tuple) -> None:
-    events = EventAccumulator(str(steered[2]), size_guidance={"tensors": 0}).Reload()
+def test_tensorboard_holds_curves_samples_figures_and_histograms(run: tuple) -> None:
+    events = EventAccumulator(str(run[2]), size_guidance={"tensors": 0}).Reload()
     tags = events.Tags()
     assert {"val/layers/spearman", "val/layers/length", "val/scores", "steer/curves/score"} <= set(tags["images"])
     assert {"val/scores_lower_half", "val/scores_upper_half"} <= set(tags["histograms"])
-    assert {"val/spearman", "steer/score/strength_4", "steer/inventive_share/strength_0"} <= set(tags["scalars"])
+    assert {"val/spearman", "steer/score/strength_4", "steer/repetition/strength_0"} <= set(tags["scalars"])
+    assert {"steer/kl/strength_4", "steer/distinct_2/strength_1", "steer/moved_wrong/strength_4"} <= set(
+        tags["scalars"]
+    )
     assert {"val/spearman/layer_0", "val/length/bag_of_words"} <= set(tags["scalars"])
     table = events.Tensors("steer/samples/text_summary")[-1].tensor_proto.string_val[0].decode()
     assert len(table.splitlines()) == 2 + 2  # a row per prompt, a column per strength
@@ -115,7 +190,7 @@ def test_tensorboard_holds_curves_samples_figures_and_histograms(steered: tuple)
 
 def test_model_text_cannot_break_out_of_its_table_cell() -> None:
     text = "a | b\n<script>alert(1)</script> & [x](javascript:y)"
-    table = sample_table([SteeredText("p|q", 1.0, text, 0.1, 0.2, 0, 0)])
+    table = sample_table([SteeredText("p|q", "direction", 1.0, text, 0.1, 0.2, 0.3, 0.0, 0)])
     row = table.splitlines()[-1]
     assert len(table.splitlines()) == 3
     assert row.count("|") == 3

@@ -1,0 +1,80 @@
+"""What steering did: means over prompts with intervals, diversity of the texts, and how many prompts moved the wrong way."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from probe.metrics import Estimate, Floats, group_bootstrap
+from probe.steering import MEASURES, SteeredText
+from probe.textstats import compression_ratio, distinct, self_bleu
+
+Curve = dict[float, Estimate]
+"""Strength -> estimate."""
+
+
+def mean_over_prompts(samples: Sequence[SteeredText], measure: str) -> Estimate:
+    """Mean of a measure over texts, with an interval that resamples prompts; nan left out."""
+    rows = [
+        (float(value), s.prompt) for s in samples if (value := getattr(s, measure)) is not None and np.isfinite(value)
+    ]
+    if not rows:
+        return Estimate(np.nan, np.nan, np.nan, 0, 0)
+    values = np.array([value for value, _ in rows])
+    return group_bootstrap(lambda w: (w @ values / w.sum(1))[:, None], [prompt for _, prompt in rows])[0]
+
+
+def curves(samples: Sequence[SteeredText]) -> dict[str, Curve]:
+    """Measure -> strength -> mean over the prompts, of samples that differ in nothing but the strength."""
+    strengths = sorted({s.strength for s in samples})
+    measured = [m for m in MEASURES if any(getattr(s, m) is not None for s in samples)]
+    of_strength = {x: [s for s in samples if s.strength == x] for x in strengths}
+    found = {m: {x: mean_over_prompts(of_strength[x], m) for x in strengths} for m in measured}
+    found["moved_wrong"] = {
+        x: moved_wrong(of_strength[0.0], of_strength[x]) for x in strengths if x and 0.0 in of_strength
+    }
+    for name, value in (
+        ("distinct_1", lambda texts: distinct(texts, 1)),
+        ("distinct_2", lambda texts: distinct(texts, 2)),
+        ("self_bleu", self_bleu),
+        ("compression_ratio", compression_ratio),
+    ):
+        # Of a whole set of texts: resampling texts would repeat some, and so change what is measured.
+        found[name] = {
+            x: Estimate(
+                value([s.text for s in of_strength[x]]), np.nan, np.nan, len(of_strength[x]), len(of_strength[x])
+            )
+            for x in strengths
+        }
+    return found
+
+
+def moved_wrong(before: Sequence[SteeredText], after: Sequence[SteeredText]) -> Estimate:
+    """Share of prompts whose text moved against the steering: by the witness where there is one, else by the clean score."""
+    start = {s.prompt: _witnessed(s) for s in before}
+    sign = np.sign(after[0].strength) if after else 1.0
+    wrong = [replace(s, score=float(sign * (_witnessed(s) - start[s.prompt]) < 0)) for s in after if s.prompt in start]
+    return mean_over_prompts(wrong, "score")
+
+
+def _witnessed(sample: SteeredText) -> float:
+    return sample.score if sample.inventive_share is None else sample.inventive_share
+
+
+def band(arms: Sequence[Sequence[SteeredText]]) -> dict[str, dict[float, tuple[float, float]]]:
+    """Measure -> strength -> 5th and 95th percentile of the means of random directions, an arm each."""
+    of_arm = [{m: {x: _mean(arm, m, x) for x in sorted({s.strength for s in arm})} for m in MEASURES} for arm in arms]
+    found: dict[str, dict[float, tuple[float, float]]] = {}
+    for measure in MEASURES if of_arm else ():
+        for strength in of_arm[0][measure]:
+            values = np.array([arm[measure][strength] for arm in of_arm])
+            if np.isfinite(values).all():
+                low, high = np.percentile(values, [5, 95])
+                found.setdefault(measure, {})[strength] = (float(low), float(high))
+    return found
+
+
+def _mean(samples: Sequence[SteeredText], measure: str, strength: float) -> float:
+    values: Floats = np.array([getattr(s, measure) for s in samples if s.strength == strength], dtype=np.float64)
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else float("nan")

@@ -1,0 +1,168 @@
+"""The callback that shows after each epoch what the direction under training does to stories."""
+
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from probe.data import Row
+from probe.directions import mean_difference, random_directions
+from probe.effects import Curve, band, curves
+from probe.errors import ProbeError
+from probe.files import atomic_write
+from probe.scorers.directional import DirectionalScorer
+from probe.steering import Arm, Sampling, SteeredText, Witness, measure, write
+
+
+class SteeringCallback(L.Callback):
+    """Steers a few dull prompts after each validation and measures the result away from the steering.
+
+    The text is re-scored without the hook, with a mean difference from validation groups that neither trained the
+    direction nor gave the prompts. The cosine of the two is logged: near 1 they are one vector, and only the witness,
+    which shares neither vector nor states, can support a claim. Random directions of equal norm are the null.
+
+    Args:
+        strengths: How much of the direction to add; 0, the unsteered model, is always shown beside them.
+        strength_unit: `gap` (distances of the class means), `norm` (shares of the residual norm) or `absolute`.
+        n_prompts: Uncreative held-out prompts to steer; 0 does not steer.
+        n_random: Random directions of equal norm that steer the same prompts at the same strengths.
+        max_new_tokens: Length limit of a story.
+        temperature: Sampling temperature; 0 is greedy.
+        witness: `storyteller` lets the embedded model's grammar read the texts; `none` for any other model.
+        every_n_epochs: How often to steer; the last epoch always is.
+        seed: Seed of the sampling; the training's random state is untouched.
+    """
+
+    def __init__(
+        self,
+        strengths: Sequence[float] = (1.0, 2.0),
+        strength_unit: Literal["absolute", "gap", "norm"] = "gap",
+        n_prompts: int = 8,
+        n_random: int = 5,
+        max_new_tokens: int = 120,
+        temperature: float = 0.8,
+        witness: Witness = "none",
+        every_n_epochs: int = 1,
+        seed: int = 0,
+    ) -> None:
+        if not np.isfinite(list(strengths)).all():
+            raise ProbeError(
+                f"steering.strengths: expected finite numbers, found {list(strengths)}; correct the config."
+            )
+        self.strengths, self.strength_unit = (0.0, *(s for s in strengths if s)), strength_unit
+        self.n_prompts, self.n_random = n_prompts, n_random
+        self.how, self.witness, self.every_n_epochs = (
+            Sampling(max_new_tokens, temperature, seed),
+            witness,
+            every_n_epochs,
+        )
+        self.samples: list[SteeredText] = []
+        self.random: list[list[SteeredText]] = []
+        """One list per random direction, of all strengths but 0."""
+        self.layer, self.cosine = -1, float("nan")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Runs after the scorer has chosen its layer."""
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        due = last or (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if trainer.state.fn != "fit" or trainer.sanity_checking or not (self.n_prompts and due):
+            return
+        folder = trainer.log_dir  # asks every process, so it stands before what only the first one does
+        if trainer.is_global_zero and isinstance(pl_module, DirectionalScorer):
+            self._steer(pl_module)
+            self._log(trainer, folder)
+
+    def _steer(self, scorer: DirectionalScorer) -> None:
+        rows = scorer.data.rows["validation"]
+        groups = sorted({row.group for row in rows if row.pair >= 0})
+        if len(groups) < 2:
+            return
+        prompt_groups = groups[: len(groups) // 2]
+        prompts = dull_prompts(rows, prompt_groups)[: self.n_prompts]
+        direction, self.layer = scorer.direction(), scorer.chosen_layer
+        a, other = direction.at(self.layer), self._other_direction(scorer, set(prompt_groups))
+        self.cosine = float(a @ other)
+        null = random_directions(self.n_random, [self.layer], len(a), self.how.seed)[:, 0]
+        arms = []
+        for name, vector in [("direction", a), *((f"random {i}", v) for i, v in enumerate(null))]:
+            for s in self.strengths:
+                delta = direction.strength(s, self.strength_unit, self.layer) * vector
+                if s or name == "direction":
+                    arms.append(Arm(name, {self.layer: delta} if s else {}, s))
+        asked = [(prompt, arm) for arm in arms for prompt in prompts]
+        measured = measure(
+            scorer.lm, asked, write(scorer.lm, asked, self.how), self.how, self.layer, other, self.witness
+        )
+        self.samples = [sample for sample in measured if sample.arm == "direction"]
+        self.random = [[s for s in measured if s.arm == f"random {i}"] for i in range(self.n_random)]
+
+    def _other_direction(self, scorer: DirectionalScorer, taken: set[str]) -> Tensor:
+        """Mean difference `[D]` of the validation pairs whose groups are not `taken`."""
+        rows = scorer.data.rows["validation"]
+        h = scorer.features["validation"].pooled(scorer.pooling)[:, scorer.extractor.layers.index(scorer.chosen_layer)]
+        sides = [
+            [i for i, r in enumerate(rows) if r.pair >= 0 and r.group not in taken and r.truth == y] for y in (0, 1)
+        ]
+        return mean_difference(torch.stack([h[side].mean(0) for side in sides])[:, None])[0][0]
+
+    def curves(self) -> dict[str, Curve]:
+        """Measure -> strength -> estimate."""
+        return curves(self.samples)
+
+    def band(self) -> dict[str, dict[float, tuple[float, float]]]:
+        """Measure -> strength -> 5th and 95th percentile of the random directions."""
+        return band(self.random)
+
+    def _log(self, trainer: L.Trainer, folder: str | None) -> None:
+        numbers = {
+            f"steer/{name}/strength_{strength:g}": estimate.value
+            for name, curve in self.curves().items()
+            for strength, estimate in curve.items()
+            if np.isfinite(estimate.value)
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers | {"steer/cosine_with_other_groups": self.cosine}, step=trainer.global_step)
+            if isinstance(logger, L.pytorch.loggers.TensorBoardLogger):
+                logger.experiment.add_text("steer/samples", sample_table(self.samples), trainer.global_step)
+        if folder:
+            everything = [*self.samples, *(sample for arm in self.random for sample in arm)]
+            lines = "".join(json.dumps(asdict(sample)) + "\n" for sample in everything)
+            atomic_write(Path(folder) / "steering.jsonl", lambda path: path.write_text(lines))
+
+
+def dull_prompts(rows: Sequence[Row], groups: Sequence[str]) -> list[str]:
+    """Uncreative prompts of the given groups, a first one of every group before a second of any."""
+    by_group = {g: [r.prompt for r in rows if r.pair >= 0 and r.truth == 0 and r.group == g] for g in groups}
+    deepest = max(len(prompts) for prompts in by_group.values())
+    return [prompts[i] for i in range(deepest) for prompts in by_group.values() if i < len(prompts)]
+
+
+def sample_table(samples: Sequence[SteeredText]) -> str:
+    """Markdown table of samples, a row per prompt and a column per strength; model text is escaped and stays in its cell."""
+    strengths = sorted({sample.strength for sample in samples})
+    lines = [
+        "| prompt | " + " | ".join(f"strength {s:g}" for s in strengths) + " |",
+        "|" + "---|" * (len(strengths) + 1),
+    ]
+    by_prompt: dict[str, dict[float, SteeredText]] = {}
+    for sample in samples:
+        by_prompt.setdefault(sample.prompt, {})[sample.strength] = sample
+    for prompt, texts in by_prompt.items():
+        lines.append("| " + " | ".join([_escape(prompt), *(_sample_cell(texts[s]) for s in strengths)]) + " |")
+    return "\n".join(lines)
+
+
+def _sample_cell(sample: SteeredText) -> str:
+    share = "" if sample.inventive_share is None else f", inventive {sample.inventive_share:.2f}"
+    return f"**score {sample.score:.3f}, extra NLL {sample.extra_nll:+.2f}{share}**<br>{_escape(sample.text)}"
+
+
+def _escape(text: str) -> str:
+    return html.escape(text).replace("|", "&#124;").replace("\n", "<br>")
