@@ -22,7 +22,7 @@ from probe.figures import layer_curve, score_histogram, steering_curve
 from probe.files import atomic_write
 from probe.judging import CONTROLS, Judge, Judgement
 from probe.metrics import Estimate
-from probe.scorers.base import HasDirection, Scorer
+from probe.scorers.base import HasDirection, HasShift, Scorer
 from probe.steering_callback import SteeringCallback
 
 
@@ -68,11 +68,11 @@ class RunReport(L.Callback):
                     judgement.evaluation, metric, scorer.extractor.layers, scorer.chosen, judgement.band_95
                 )
                 board.add_figure(f"{prefix}/layers/{metric}", figure, step)
-            board.add_figure(
-                f"{prefix}/scores", score_histogram(scores, judged.truth, judged.middle, scorer.chosen), step
-            )
-            board.add_histogram(f"{prefix}/scores_lower_half", scores[judged.truth < judged.middle], step)
-            board.add_histogram(f"{prefix}/scores_upper_half", scores[judged.truth > judged.middle], step)
+            if np.isfinite(scores).all():
+                histogram = score_histogram(scores, judged.truth, judged.middle, scorer.chosen)
+                board.add_figure(f"{prefix}/scores", histogram, step)
+                board.add_histogram(f"{prefix}/scores_lower_half", scores[judged.truth < judged.middle], step)
+                board.add_histogram(f"{prefix}/scores_upper_half", scores[judged.truth > judged.middle], step)
             for callback in steering if split == "validation" else ():
                 band = callback.band()
                 for measure, curve in callback.curves().items():
@@ -139,6 +139,8 @@ def write_report(folder: Path, scorer: Scorer, judge: Judge, steering: SteeringC
     atomic_write(folder / "metrics.csv", lambda path: path.write_text(table.getvalue()))
     if isinstance(scorer, HasDirection):
         scorer.direction().save(folder / "direction")
+    if isinstance(scorer, HasShift):
+        scorer.save_pretrained(folder / "adapter")
     return report
 
 
@@ -187,7 +189,10 @@ def print_report(
         _print_stories(console, steering)
     reads = scorer.extractor.reads
     console.print(f"\nThe LM read {reads.texts} texts ({reads.tokens} tokens) for this; the rest was remembered.")
-    console.print(f"Everything is in {folder}: metrics.json, metrics.csv, direction/, steering.jsonl, config.yaml.")
+    left = sorted(
+        f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir() if "tfevents" not in path.name
+    )
+    console.print(f"Everything is in {folder}: {', '.join(left)}.")
     console.print(f"Next: tensorboard --logdir {folder.parent}", highlight=False)
 
 
@@ -203,6 +208,8 @@ def verdict(scorer: Scorer, judgement: Judgement) -> str:
     estimates = {metric: columns[scorer.chosen] for metric, columns in judgement.evaluation.estimates.items()}
     rho = estimates["spearman"]
     p95 = judgement.band_95[1]
+    if np.isnan(rho.value):
+        return f"Verdict: it ranks nothing here{': ' + scorer.note if scorer.note else ''}."
     chosen = "the score" if scorer.kind == "single" else f"{scorer.chosen.replace('_', ' ')}, chosen on validation,"
     lines = [
         f"Verdict: {chosen} ranks the test texts with Spearman {rho} "

@@ -116,7 +116,6 @@ class Tournament:
             "chosen": scorer.chosen,
             "kind": scorer.kind,
             "settings": settings,
-            "note": scorer.note,
             "n_trainable": scorer.n_trainable,
             "fit_seconds": time.perf_counter() - started,
             "texts_per_second": None,
@@ -127,6 +126,7 @@ class Tournament:
             tensors["vectors"] = scorer.direction().vectors
         if part.kind == "fold":
             self._examine(scorer, part.index, tensors, facts)
+        facts["note"] = scorer.note  # after all questions were asked
         scorer.release()
         return Fit(tensors, facts)
 

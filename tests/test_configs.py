@@ -19,6 +19,12 @@ def test_the_config_runs(
     small_sets["test_preferences"] = str(tmp_path / "compared.jsonl")
     better = {"text_a": "The lamp stood.", "text_b": "The lamp swam.", "preferred": "b", "group": "lamps"}
     Path(small_sets["test_preferences"]).write_text(json.dumps(better) + "\n")
+    if "\nscorers:" in config.read_text():
+        small = [f"--data.{name}={path}" for name, path in small_sets.items() if f"{name}:" in config.read_text()]
+        lms = ["--lms", f"[{{model: {tiny_lm_folder}, device: cpu}}]"]
+        assert main(["compare", "--config", str(config), *lms, *small, "--folds=2", "--resamples=20"]) == 0
+        assert list(tmp_path.glob("lightning_logs/compare/version_0/compare.json"))
+        return
     small = [f"--data.init_args.{name}={path}" for name, path in small_sets.items() if f"{name}:" in config.read_text()]
     quick = ["--lm.model", str(tiny_lm_folder), "--steering.max_new_tokens=4", "--trainer.enable_progress_bar=false"]
     assert main(["fit", "--config", str(config), *quick, *small]) == 0

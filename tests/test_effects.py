@@ -58,13 +58,13 @@ def test_prompts_that_move_against_the_strength_are_counted_by_the_witness_else_
 
 def test_diversity_is_that_of_the_whole_set() -> None:
     samples = [
-        sample(f"p{i}", s, 0.5, text=f"word{i} a b" if s == 0 else "same words here")
+        sample(f"p{i}", s, 0.5, text=f"word{i} a b c d" if s == 0 else "same words here they are")
         for s in (0.0, 1.0)
         for i in range(5)
     ]
     found = curves(samples)
-    assert found["distinct_1"][0.0].value == pytest.approx(7 / 15)
-    assert found["distinct_1"][1.0].value == pytest.approx(3 / 15)
+    assert found["distinct_1"][0.0].value == pytest.approx(9 / 25)
+    assert found["distinct_1"][1.0].value == pytest.approx(5 / 25)
     assert found["self_bleu"][1.0].value > found["self_bleu"][0.0].value
 
 

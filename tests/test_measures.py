@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from test_scorers import fit
 
-from probe.activations import ActivationExtractor
+from probe.activations import ActivationExtractor, ActivationStore
 from probe.lm import FrozenLM
 from probe.metrics import to_numpy
 from probe.rows import Passage
@@ -25,12 +25,18 @@ TEXTS = ["The hen saw the sea.", "Rain, rain: RAIN!", "A lamp", "naïve 猫 naï
 
 
 @pytest.fixture
-def fitted(tiny_lm: FrozenLM, small_sets: dict[str, str], tmp_path: Path) -> Callable[..., Measure]:
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where activations are remembered from one test to the next."""
+    return str(tmp_path_factory.getbasetemp() / "activations")
+
+
+@pytest.fixture
+def fitted(tiny_lm: FrozenLM, small_sets: dict[str, str], tmp_path: Path, cache: str) -> Callable[..., Measure]:
     """A measure, fitted on the small sets."""
 
     def make(method: type[Measure], **changed: str) -> Measure:
         scorer = method(tiny_lm.spec, cache_dir=None)
-        scorer.extractor = ActivationExtractor(tiny_lm)
+        scorer.extractor = ActivationExtractor(tiny_lm, store=ActivationStore(cache))
         fit(scorer, tmp_path, small_sets | changed)
         return scorer
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from test_scorers import fit
 from torch import Tensor
 
-from probe.activations import ActivationExtractor
+from probe.activations import ActivationExtractor, ActivationStore
 from probe.data import ContrastData
 from probe.errors import ProbeError
 from probe.judging import Judge
@@ -77,12 +77,18 @@ def counted(lm: FrozenLM) -> list[int]:
 
 
 @pytest.fixture
-def judge_of(small_sets: dict[str, str], tmp_path: Path) -> Callable[..., SelfJudgement]:
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where activations are remembered from one test to the next."""
+    return str(tmp_path_factory.getbasetemp() / "activations")
+
+
+@pytest.fixture
+def judge_of(small_sets: dict[str, str], tmp_path: Path, cache: str) -> Callable[..., SelfJudgement]:
     """A SelfJudgement of a model, fitted on the small sets."""
 
     def fitted(lm: FrozenLM, **sets: str) -> SelfJudgement:
         scorer = SelfJudgement(lm.spec, cache_dir=None)
-        scorer.extractor = ActivationExtractor(lm)
+        scorer.extractor = ActivationExtractor(lm, store=ActivationStore(cache))
         fit(scorer, tmp_path, small_sets | sets)
         return scorer
 

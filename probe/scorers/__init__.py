@@ -1,7 +1,7 @@
 """The methods that are compared: a scorer is features of a language model and a head that turns them into scores."""
 
 from probe.scorers.bag_of_words import BagOfWords
-from probe.scorers.base import HasDirection, Scorer
+from probe.scorers.base import Compares, HasDirection, HasShift, Scorer
 from probe.scorers.frozen import FrozenScorer
 from probe.scorers.lda import LDA
 from probe.scorers.length import Length
@@ -11,7 +11,7 @@ from probe.scorers.mean_difference import MeanDifference
 from probe.scorers.pca import PCA
 from probe.scorers.perplexity import Perplexity
 from probe.scorers.random_directions import RandomDirections
-from probe.scorers.self_judgement import Compares, SelfJudgement
+from probe.scorers.self_judgement import SelfJudgement
 from probe.scorers.type_token_ratio import TypeTokenRatio
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Compares",
     "FrozenScorer",
     "HasDirection",
+    "HasShift",
     "Length",
     "LinearProbe",
     "LoRAProbe",

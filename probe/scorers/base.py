@@ -25,7 +25,6 @@ from probe.metrics import Floats, RowScores
 from probe.rows import Passage, Span
 from probe.spec import LMSpec
 
-
 Kind = Literal["layers", "single", "band"]
 
 
@@ -47,6 +46,9 @@ class HasShift(Protocol):
 
     def shift(self, passages: Sequence[Passage]) -> Tensor:
         """Mean change `[D]` of the pooled state at `layer`."""
+
+    def save_pretrained(self, folder: Path) -> Path:
+        """Writes the change as PEFT reads it."""
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -28,17 +28,6 @@ LEAST_MASS = 0.5
 """A model that gives the two answers less than this of its probability was not taught to reply, and does not judge."""
 PAIRS_SAMPLED = 16
 """Training pairs, spread over all of them, on which that is measured."""
-
-
-@runtime_checkable
-class Compares(Protocol):
-    """A scorer that can also be shown two texts at once."""
-
-    def prefer(self, one: Sequence[Passage], other: Sequence[Passage]) -> Tensor:
-        """How much more creative `[N]` it finds each `one` than its `other`; 0 is a tie."""
-
-    def position_bias(self, one: Sequence[Passage], other: Sequence[Passage]) -> float:
-        """How much it prefers a text for being shown first; 0 is not at all."""
 
 
 class SelfJudgement(Measure):
