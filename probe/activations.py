@@ -88,6 +88,7 @@ class ActivationExtractor:
         self, lm: FrozenLM, layers: Iterable[int] | None = None, store: "ActivationStore | None" = None
     ) -> None:
         self.lm, self.store, self.reads = lm, store, Reads()
+        self._encoded: dict[Passage, tuple[Encoded, str]] = {}
         wanted = tuple(range(lm.n_layers) if layers is None else layers)
         unknown = [k for k in wanted if not -lm.n_layers <= k < lm.n_layers]
         if unknown:
@@ -101,9 +102,7 @@ class ActivationExtractor:
 
         The batch plan depends on the whole set, never on what remains, so a resumed run computes the same numbers.
         """
-        encoded = self.lm.encode(passages)
-        self.reads.truncated += sum(e.truncated for e in encoded)
-        keys = [self._key(e) for e in encoded]
+        encoded, keys = self._encode(passages)
         unique = list(dict.fromkeys(keys))
         by_key = dict(zip(keys, encoded, strict=True))
         row_of = {key: row for row, key in reversed(list(enumerate(keys)))}
@@ -124,6 +123,17 @@ class ActivationExtractor:
         found |= shard
         last, mean, unit_mean = torch.stack([found[key] for key in keys]).unbind(1)
         return Activations(last, mean, unit_mean, torch.tensor([sum(e.pooled) for e in encoded]), self.layers)
+
+    def _encode(self, passages: Sequence[Passage]) -> tuple[list[Encoded], list[str]]:
+        """Token ids and key of each passage; what is remembered is tokenised once."""
+        new = [passage for passage in dict.fromkeys(passages) if passage not in self._encoded]
+        fresh = {p: (e, self._key(e)) for p, e in zip(new, self.lm.encode(new), strict=True)}
+        self.reads.truncated += sum(e.truncated for e, _ in fresh.values())
+        known = self._encoded | fresh
+        if self.store:
+            self._encoded = known
+        found = [known[passage] for passage in passages]
+        return [e for e, _ in found], [key for _, key in found]
 
     def states(self, encoded: Sequence[Encoded], rows: Sequence[int]) -> Tensor:
         """Reads some rows of encoded texts `[B, 3, L, D]` on the LM's device; with gradient where it is on, never remembered."""

@@ -167,19 +167,26 @@ class Tournament:
 
     @torch.no_grad()
     def _examine(self, scorer: Scorer, fold: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Scores every row of the fold in every test set."""
-        column, here = scorer.columns.index(scorer.chosen), []
-        for name, test in self.crossfit.tests.items():
-            passages = [test.passages[row] for row in self.crossfit.rows_in(name, fold)]
+        """Scores every row of the fold in every test set; a passage that stands in several is read once."""
+        in_test = {
+            name: [test.passages[row] for row in self.crossfit.rows_in(name, fold)]
+            for name, test in self.crossfit.tests.items()
+        }
+        cells = self.crossfit.crossed(fold)
+        everything = list(dict.fromkeys([p for passages in in_test.values() for p in passages] + cells))
+        scores = scorer.score(everything)
+        number = {passage: i for i, passage in enumerate(everything)}
+        for name, passages in in_test.items():
             if not passages:
                 continue
-            here += passages
-            tensors[f"scores/{name}"] = scorer.score(passages)
-            if isinstance(scorer, Compares) and test.compared:
+            tensors[f"scores/{name}"] = scores[[number[p] for p in passages]]
+            if isinstance(scorer, Compares) and self.crossfit.tests[name].compared:
                 tensors[f"preferred/{name}"] = scorer.prefer(passages[::2], passages[1::2])
                 facts.setdefault("position_bias", {})[name] = scorer.position_bias(passages[::2], passages[1::2])
-        if cells := self.crossfit.crossed(fold):
-            tensors["crossed"] = scorer.score(cells)[:, column].reshape(-1, 2, 2)
+        if cells:
+            column = scorer.columns.index(scorer.chosen)
+            tensors["crossed"] = scores[[number[p] for p in cells], column].reshape(-1, 2, 2)
+        here = in_test[self.crossfit.judged_on] or everything
         if isinstance(scorer, HasShift):
             tensors["shift"], facts["shift_layer"] = scorer.shift(here), scorer.layer
         if fold == 0:

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +10,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from peft import PeftModel
 from safetensors.torch import load_file
-from tiny import ARCHITECTURES
+from tiny import ARCHITECTURES, build_model
+from transformers import PreTrainedTokenizerFast
 
 from probe.activations import ActivationExtractor, ActivationStore
 from probe.data import ContrastData
@@ -20,7 +24,7 @@ from probe.spec import LMSpec
 
 STORIES = [Passage("Tell me a story.", text) for text in ("The lamp swam.", "The lamp stood in the hall.", "A fish.")]
 WIDTH, LAYER = 32, 1
-pytestmark = pytest.mark.filterwarnings("ignore:.*dirpath has changed.*", "ignore:.*is_gradient_checkpointing.*")
+pytestmark = pytest.mark.filterwarnings("ignore:.*dirpath has changed.*", "ignore:.*callbacks used to create.*")
 
 
 class Diary(Callback):
@@ -111,7 +115,8 @@ def test_the_gradient_reaches_every_adapter_and_nothing_else_in_any_architecture
     make_lm: Callable[..., FrozenLM], architecture: str
 ) -> None:
     lm = make_lm(architecture)
-    peft = lora_probe.adapt(lm, LAYER, 4, 8)
+    with warnings.catch_warnings(action="error"):
+        peft = lora_probe.adapt(lm, LAYER, 4, 8)
     encoded = lm.encode(STORIES)
     ActivationExtractor(lm, [LAYER]).states(encoded, [2, 0]).square().sum().backward()
     adapters = {name: p for name, p in peft.named_parameters() if "lora_" in name}
@@ -124,14 +129,16 @@ def test_the_gradient_reaches_every_adapter_and_nothing_else_in_any_architecture
 
 
 def test_where_queries_and_values_have_unknown_names_every_linear_layer_is_adapted(
-    make_lm: Callable[..., FrozenLM], monkeypatch: pytest.MonkeyPatch
+    tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lora_probe, "QUERY_AND_VALUE", set())
-    lm = make_lm("gpt2")
-    lora_probe.adapt(lm, 0, 4, 8)
-    layers = {name.split(".lora_A")[0] for name, _ in lm.model.named_modules() if name.endswith("lora_A")}
-    wanted = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-    assert layers == {f"transformer.h.0.{name}" for name in wanted}
+    # 21 layers of 35: from 20 on PEFT shortens their names, and must not hit those of later blocks.
+    lm = FrozenLM(build_model(num_hidden_layers=5), tiny_tokenizer)
+    lora_probe.adapt(lm, 2, 4, 8)
+    adapted = {name.removesuffix(".lora_A") for name, _ in lm.model.named_modules() if name.endswith("lora_A")}
+    attention, mlp = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
+    names = [f"self_attn.{name}" for name in attention] + [f"mlp.{name}" for name in mlp]
+    assert adapted == {f"model.layers.{k}.{name}" for k in range(3) for name in names}
 
 
 def test_blocks_that_cannot_be_adapted_are_refused(make_lm: Callable[..., FrozenLM]) -> None:
@@ -139,13 +146,18 @@ def test_blocks_that_cannot_be_adapted_are_refused(make_lm: Callable[..., Frozen
         lora_probe.adapt(make_lm("mamba"), LAYER, 4, 8)
 
 
-def test_rows_that_only_pad_a_batch_do_not_change_the_loss(fitted: LoRAProbe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loss_is_the_log_loss_of_the_scores_and_rows_that_only_pad_a_batch_do_not_change_it(
+    fitted: LoRAProbe, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fitted, "log", lambda *_, **__: None)
 
     def loss(rows: list[int], labels: list[int]) -> torch.Tensor:
         return fitted.training_step({"row": torch.tensor(rows), "label": torch.tensor(labels)}, 0)
 
     torch.testing.assert_close(loss([4, 0, 1, 0], [-1, 1, 0, -1]), loss([0, 1], [1, 0]))
+    scores = fitted.score([fitted.data.rows["train"][row].passage("response") for row in (0, 1)])[:, 0]
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(scores, torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(loss([0, 1], [1, 0]), expected, atol=1e-5, rtol=1e-4)
     assert loss([0, 0], [-1, -1]) == 0
     assert loss([0, 0], [-1, -1]).requires_grad
 
@@ -303,11 +315,11 @@ def test_a_checkpoint_of_another_rank_is_refused_by_name(
         fit(other, small_sets, tmp_path, epochs=5, ckpt=run[2] / "epoch=3.ckpt")
 
 
-@pytest.mark.parametrize("layer", [LAYER, 2])
+@pytest.mark.parametrize(("architecture", "layer"), [("llama", 1), ("olmo2", 2), ("gpt2", 0)])
 def test_plain_peft_reads_what_was_saved_and_the_head_gives_the_same_scores(
-    make_lm: Callable[..., FrozenLM], small_sets: dict[str, str], tmp_path: Path, layer: int
+    make_lm: Callable[..., FrozenLM], small_sets: dict[str, str], tmp_path: Path, architecture: str, layer: int
 ) -> None:
-    scorer, fresh = probe_of(make_lm(), layer=layer), make_lm()
+    scorer, fresh = probe_of(make_lm(architecture), layer=layer), make_lm(architecture)
     fit(scorer, small_sets, tmp_path)
     folder = scorer.save_pretrained(tmp_path / "adapter")
     names = {"adapter_config.json", "adapter_model.safetensors", "head.json", "head.safetensors"}
@@ -319,3 +331,34 @@ def test_plain_peft_reads_what_was_saved_and_the_head_gives_the_same_scores(
     scores = (states - head["centre"]) / head["scale"] @ head["weight"] + head["bias"]
     torch.testing.assert_close(scores, scorer.score(STORIES)[:, 0], atol=1e-5, rtol=1e-5)
     assert (folder / "head.json").read_text().count(scorer.lm.fingerprint) == 1
+
+
+TWO_PROCESSES = """
+import sys, torch
+import lightning as L
+from probe.data import ContrastData
+from probe.scorers import LoRAProbe
+from probe.spec import LMSpec
+
+folder, lm, *sets = sys.argv[1:]
+L.seed_everything(0)
+scorer = LoRAProbe(LMSpec(lm, device="cpu"), cache_dir=None, layer=1, lr=0.01)
+options = {"num_sanity_val_steps": 0, "use_distributed_sampler": False, "logger": False, "enable_checkpointing": False}
+trainer = L.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, **options)
+trainer.fit(scorer, datamodule=ContrastData(*sets, batch_size=5))
+torch.save({**scorer.state_dict(), "scores": scorer.best["scores"]}, f"{folder}/{trainer.global_rank}.pt")
+"""
+
+
+@pytest.mark.faults
+def test_two_processes_end_with_the_same_weights(
+    tiny_lm_folder: Path, small_sets: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "fit.py").write_text(TWO_PROCESSES)
+    sets = [small_sets[name] for name in ("pairs", "validation_stories", "test_stories")]
+    command = [sys.executable, "fit.py", str(tmp_path), str(tiny_lm_folder), *sets]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert one["head.weight"].any()

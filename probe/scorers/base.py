@@ -244,4 +244,4 @@ def fingerprint(value: Any) -> str:
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries a result depends on."""
-    return {name: version(name) for name in ("probe", "torch", "transformers", "lightning", "safetensors")}
+    return {name: version(name) for name in ("probe", "torch", "transformers", "peft", "lightning", "safetensors")}

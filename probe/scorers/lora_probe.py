@@ -34,8 +34,9 @@ QUERY_AND_VALUE = {"q_proj", "v_proj", "c_attn", "query_key_value", "qkv_proj", 
 class LoRAProbe(Scorer):
     """Low-rank adapters in blocks 0 to `layer`, and a linear head on the pooled states there, trained end to end.
 
-    The score is the head's logit. From `build` to `release` the LM is the adapted one. Of the epochs, the one that ranks
-    validation best is kept. It trains where the trainer does: on a GPU with `--trainer.accelerator gpu`.
+    The score is the head's logit. From `build` to `release` the LM is the adapted one. The run's seed draws the adapters'
+    first weights; of the epochs, the one that ranks validation best is kept. It trains where the trainer does: on a GPU
+    with `--trainer.accelerator gpu`.
 
     Source: Hu et al. 2021, arXiv 2106.09685; queries and values are adapted, as in its sections 4.2 and 7.1.
 
@@ -192,7 +193,7 @@ class LoRAProbe(Scorer):
         return super().identity() | ours
 
     def save_pretrained(self, folder: Path) -> Path:
-        """Writes the adapters as PEFT reads them, and beside them the head: `head.safetensors` and `head.json`."""
+        """Writes the adapters as PEFT reads them, and beside them `head.safetensors` and `head.json`; before `release`."""
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as temporary:
             self.peft.save_pretrained(temporary, save_embedding_layers=False)
@@ -200,7 +201,8 @@ class LoRAProbe(Scorer):
                 atomic_write(folder / file.name, partial(shutil.copyfile, file))
         head = {"weight": self.head.weight[0], "bias": self.head.bias, "centre": self.centre, "scale": self.scale}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in head.items()}
-        card = {"layer": self.layer, "pooling": self.pooling, "span": self.span, "provenance": self.provenance()}
+        card = {name: getattr(self, name) for name in ("layer", "pooling", "span")}
+        card |= {"epoch": self.best.get("epoch"), "provenance": self.provenance()}
         atomic_write(folder / "head.safetensors", lambda path: save_file(tensors, path))
         atomic_write(folder / "head.json", lambda path: path.write_text(json.dumps(card, indent=2) + "\n"))
         return folder
@@ -228,5 +230,5 @@ def adapt(lm: FrozenLM, layer: int, rank: int, alpha: int) -> PeftModel:
             return get_peft_model(lm.model, config)
     except ValueError as error:
         raise ProbeError(
-            f"LoRAProbe: {lm.spec.model} has blocks that PEFT cannot adapt ({error}); use LinearProbe for this model."
+            f"LoRAProbe: PEFT cannot adapt {lm.spec.model} ({error}); correct the rank, or use LinearProbe for this model."
         ) from error
