@@ -25,6 +25,7 @@ VERBS = {
 COMMANDS = {
     "compare": "which way of reading is best, by how much, and whether that is real: --config configs/compare.yaml",
     "audit": "check a contrast set for what would make its direction worthless: --data.pairs FILE",
+    "generate": "write steered texts beside plain ones, with a direction that `fit` found: PROMPT --strength 2",
     "pairs": "make a contrast set from creative prompts, by asking a language model: --input FILE --output FILE",
 }
 SHARED = frozenset({"lm", "model", "data", "steering", "trainer", "seed_everything", "ckpt_path"})

@@ -1,5 +1,6 @@
 """One LM's part of a comparison: read it once, fit what is not yet fitted, judge all contestants."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,8 @@ def compare_with(
     ]
     plan += [(other, n, part) for other in list(crossfit.contrasts)[1:] for n in layered for part in crossfit.folds]
     done: dict[tuple[str, str], dict[str, list[Fit]]] = {}
-    with Progress(console=console, disable=not console.is_terminal) as progress:
+    with Progress(console=console, disable=not console.is_terminal) as progress, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is not applicable.*")  # the report says so
         task = progress.add_task(name, total=len(plan))
         for contrast, contestant, part in plan:
             progress.update(task, description=f"{name}: {contestant} on {contrast}, {part}")

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from probe import comparison_figures as figures
 from probe.comparison import LMResult
-from probe.comparison_table import Adjusted, layers_of, markdown, table, value_of
+from probe.comparison_table import Adjusted, layers_of, standings_grid, transfer_grid, value_of
 from probe.crossfit import CrossFit
 from probe.files import atomic_write
 from probe.metrics import FEW_GROUPS, holm
@@ -59,8 +59,10 @@ class ComparisonReport:
         text = io.StringIO()
         for result in self.results:
             self._figures(result)
-            console.print(table(result, self.crossfit, self.reference, adjusted))
-            text.write(markdown(result, self.crossfit, self.reference, adjusted) + "\n\n")
+            grids = [standings_grid(result, self.crossfit, self.reference, adjusted)]
+            for grid in [*grids, transfer_grid(result)] if result.transfer else grids:
+                console.print(grid.table())
+                text.write(grid.markdown() + "\n\n")
         words = "\n".join([*self.footer(), *self.verdict(adjusted)])
         console.print(words, highlight=False, markup=False)
         text.write("\n\n".join(words.splitlines()) + "\n")

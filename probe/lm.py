@@ -156,11 +156,17 @@ class FrozenLM(PassageEncoder):
 
     @torch.inference_mode()
     def generate(
-        self, prompts: Sequence[str], max_new_tokens: int, temperature: float, seed: int | Sequence[int]
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        temperature: float,
+        seed: int | Sequence[int],
+        follow: Callable[[list[str]], None] | None = None,
     ) -> list[str]:
         """Answers prompts in one left-padded batch; temperature 0 is greedy.
 
-        A row's noise depends on its own seed and prompt alone; the global random state is untouched.
+        A row's noise depends on its own seed and prompt alone; the global random state is untouched. `follow` is told the
+        texts so far after each token.
         """
         rendered = [self.render(prompt) for prompt in prompts]
         inputs = self._ids(
@@ -180,8 +186,11 @@ class FrozenLM(PassageEncoder):
             top_p=None,
             top_k=None,
             logits_processor=noise,
+            streamer=_Streamer(lambda new: follow(self._texts(new))) if follow else None,
         )
-        new = out[:, inputs["input_ids"].shape[1] :]
+        return self._texts(out[:, inputs["input_ids"].shape[1] :])
+
+    def _texts(self, new: Tensor) -> list[str]:
         return [str(text).strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
 
     @torch.inference_mode()
@@ -229,6 +238,21 @@ class FrozenLM(PassageEncoder):
                 # No mask: padding is on the right, where causal attention never looks.
                 logits = self.model(input_ids=batch.input_ids, use_cache=False).logits
             yield batch, logits
+
+
+class _Streamer:
+    """What `generate` of transformers hands the prompts to first, then one token of each row a step."""
+
+    def __init__(self, tell: Callable[[Tensor], None]) -> None:
+        self.tell, self.seen = tell, list[Tensor]()
+
+    def put(self, tokens: Tensor) -> None:
+        self.seen.append(tokens)
+        if len(self.seen) > 1:
+            self.tell(torch.stack(self.seen[1:], 1))
+
+    def end(self) -> None:
+        pass
 
 
 def _hub_answers(model: str) -> bool:

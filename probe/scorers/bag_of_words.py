@@ -34,6 +34,11 @@ class BagOfWords(Measure):
         rows = self.data.rows["train"]
         self.words = fit_bag_of_words([row.passage(self.span).pooled for row in rows], [int(row.truth) for row in rows])
 
+    @property
+    def n_trainable(self) -> int:
+        """A weight for each word, and the intercept."""
+        return int(self.words[-1].coef_.size) + 1
+
     def measure(self, passages: Sequence[Passage]) -> Tensor:
         """The logit `[N]` of each text."""
         return torch.as_tensor(self.words.decision_function([passage.pooled for passage in passages]))
