@@ -24,6 +24,7 @@ VERBS = {
 }
 COMMANDS = {
     "compare": "which way of reading is best, by how much, and whether that is real: --config configs/compare.yaml",
+    "sweep": "at which layer and how strongly to steer: --config configs/sweep.yaml",
     "audit": "check a contrast set for what would make its direction worthless: --data.pairs FILE",
     "generate": "write steered texts beside plain ones, with a direction that `fit` found: PROMPT --strength 2",
     "pairs": "make a contrast set from creative prompts, by asking a language model: --input FILE --output FILE",
@@ -100,7 +101,9 @@ def _command(verb: str, argv: Sequence[str]) -> int:
 
     parser = Parser(prog=f"python -m probe {verb}", description=run.__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("-c", "--config", action="config", help="YAML; sections of other verbs are passed over")
-    parser.add_function_arguments(run, as_group=False)
+    parser.add_function_arguments(run, as_group=False, skip={"prompts"})
+    if "prompts" in run.__annotations__:
+        parser.add_argument("prompts", nargs="*", type=str, help="what to answer; - reads one prompt a line from stdin")
     known = set(parser.get_defaults().keys())
     settings = parser.parse_args([_sections_for(word, known) for word in _with_config_split(argv)])
     settings.pop("config", None)

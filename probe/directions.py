@@ -91,12 +91,26 @@ class Direction:
             )
         if not other_model and self.provenance.get("lm_fingerprint", fingerprint) != fingerprint:
             raise ProbeError(
-                f"this direction was made with other weights ({self.provenance.get('lm')}); pass --other-model to use it anyway."
+                f"this direction was made with other weights ({self.provenance.get('lm')}); --other_model true admits it."
             )
 
     def with_chosen(self, layer: int, **provenance: Any) -> "Direction":
         """The same direction with its layer chosen and more said about where it comes from."""
         return replace(self, chosen=layer, provenance={**self.provenance, **provenance})
+
+
+def newest_direction(logs: Path) -> Path:
+    """The folder of the direction that was saved last under a folder of runs.
+
+    Raises:
+        ProbeError: where there is none.
+    """
+    found = sorted(logs.rglob("direction.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ProbeError(
+            f"expected a saved direction under {logs}, found none; run `fit` first or give --direction DIR."
+        )
+    return found[-1].parent
 
 
 class ClassSums(Metric):

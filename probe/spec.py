@@ -1,4 +1,4 @@
-"""What a person asks for, said without loading anything heavy: which language model, which scorer."""
+"""What a person asks for, said without loading anything heavy: which language model, which scorer, at what cost."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -44,3 +44,16 @@ class Contestant:
     grid: dict[str, list[Any]] = field(default_factory=dict)
     epochs: int = 1
     batch_size: int = 0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What steering may cost, above the unsteered texts.
+
+    Args:
+        extra_nll: Nats per token under the clean model.
+        repetition: Share of 4-grams that repeat.
+    """
+
+    extra_nll: float = 0.3
+    repetition: float = 0.1

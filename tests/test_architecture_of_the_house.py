@@ -21,8 +21,8 @@ ROOMS = (
     "scorers.base", "scorers.frozen", "scorers.directional", "scorers.measure",
     *(f"scorers.{name}" for name in SCORERS), "scorers", "judging", "steering", "effects", "steering_callback", "figures",
     "reporting", "crossfit", "tournament", "sheets", "standings", "comparison", "comparison_figures", "comparison_table",
-    "comparison_report", "commands.audit", "commands.compare", "commands.generate", "commands.pairs", "commands", "cli",
-    "__main__",
+    "comparison_report", "sweep", "sweep_trial", "sweep_figures", "sweep_report",
+    "commands.audit", "commands.compare", "commands.generate", "commands.pairs", "commands.sweep", "commands", "cli", "__main__",
 )  # fmt: skip
 """A room imports only rooms above it, that is, to its left. A new room takes its place here first."""
 

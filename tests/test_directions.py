@@ -141,7 +141,7 @@ def test_only_a_model_of_the_same_shape_and_weights_fits() -> None:
         for other_model in (False, True):
             with pytest.raises(ProbeError, match=f"{n_layers} layers of width {width}"):
                 direction.check_fits(width, n_layers, "abc", other_model)
-    with pytest.raises(ProbeError, match="--other-model"):
+    with pytest.raises(ProbeError, match="--other_model"):
         direction.check_fits(WIDTH, 5, "a fine-tune")
     direction.check_fits(WIDTH, 5, "a fine-tune", other_model=True)
 

@@ -1,0 +1,176 @@
+"""generate: texts steered with a saved direction beside the plain ones."""
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from probe.errors import ProbeError
+from probe.files import atomic_write
+from probe.spec import LMSpec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from probe.directions import Direction
+    from probe.lm import FrozenLM
+    from probe.steering import Arm, Sampling
+
+Unit = Literal["gap", "norm", "absolute"]
+OF_DIRECTION = LMSpec(model="", dtype="auto")
+"""The model and the number type that the direction was made with."""
+
+
+def run(
+    prompts: list[str],
+    direction: str | None = None,
+    strength: float | list[float] | None = None,
+    strength_unit: Unit | None = None,
+    layer: int | None = None,
+    tokens: Literal["all", "prompt", "generated"] = "all",
+    lm: LMSpec = OF_DIRECTION,
+    max_new_tokens: int = 120,
+    temperature: float = 0.8,
+    seed: int = 0,
+    other_model: bool = False,
+    output: str | None = None,
+) -> int:
+    """Writes a text steered with a saved direction beside the plain one, with the same random numbers.
+
+    Args:
+        prompts: What to answer; - reads one prompt a line from the standard input.
+        direction: A folder with direction.safetensors; by default the newest under lightning_logs.
+        strength: How much of the direction to add, or a list; below 0 takes it away. By default what the direction
+            recommends, else 2 class gaps.
+        strength_unit: gap (distance of the two classes), norm (share of the residual norm) or absolute; gap by default.
+        layer: After which block; by default what the direction recommends, else its chosen layer.
+        tokens: Which tokens are steered: all, those of the prompt, or those generated.
+        lm: The model; by default the one that the direction was made with.
+        max_new_tokens: Length limit of a text.
+        temperature: 0 is greedy.
+        seed: Of the sampling.
+        other_model: Admit a model with other weights than those that the direction was made with.
+        output: Where to write the texts as JSONL.
+    """
+    from rich.console import Console
+
+    asked = _asked(prompts)
+    _check_options(max_new_tokens, temperature, output)
+
+    from probe.directions import Direction, newest_direction
+    from probe.lm import FrozenLM
+    from probe.steering import Sampling
+
+    folder = Path(direction) if direction else newest_direction(Path("lightning_logs"))
+    found = Direction.load(folder)
+    where, unit, arms = arms_of(found, layer, strength, strength_unit)
+    made = found.provenance
+    if not (lm.model or made.get("lm")):
+        raise ProbeError(
+            f"{folder}: expected the name of its model in direction.json, found none; give --lm.model NAME."
+        )
+    dtype = made.get("lm_dtype", "auto") if lm.dtype == "auto" else lm.dtype
+    lm = replace(lm, model=lm.model or made["lm"], dtype=dtype)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(
+        f"Direction {folder} ({made.get('method', 'unknown method')}, from {made.get('lm', 'an unknown model')}), added to "
+        f"{lm.model} after layer {where}.",
+        markup=False,
+        highlight=False,
+    )
+    frozen = FrozenLM.load(lm)
+    found.check_fits(frozen.hidden_size, frozen.n_layers, frozen.fingerprint, other_model)
+    how = Sampling(max_new_tokens, temperature, seed, tokens)
+    records: list[dict[str, Any]] = []
+    for prompt in asked:
+        for arm, text in zip(arms, show(console, frozen, prompt, arms, how), strict=True):
+            record = {"prompt": prompt, "strength": arm.strength, "strength_unit": unit, "layer": where}
+            records.append(record | {"text": text, "seed": seed})
+    if output:
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        atomic_write(Path(output), lambda path: path.write_text(lines, encoding="utf-8"))
+    return 0
+
+
+def arms_of(
+    direction: "Direction", layer: int | None, strength: float | list[float] | None, unit: Unit | None
+) -> tuple[int, str, list["Arm"]]:
+    """Layer, unit and an arm for each strength, 0 the first; what was not asked for is as the direction recommends it."""
+    from probe.steering import Arm
+
+    recommended = direction.provenance.get("recommended") or {}
+    if strength is None and unit:
+        raise ProbeError(f"--strength_unit {unit}: expected --strength beside it, found none; say how much.")
+    of_strength: str = unit or "gap"
+    if strength is None:
+        strength, of_strength = recommended.get("strength", 2.0), recommended.get("strength_unit", "gap")
+    strengths = strength if isinstance(strength, list) else [strength]
+    if not all(math.isfinite(s) for s in strengths):
+        raise ProbeError(f"--strength: expected finite numbers, found {strengths}; 2 class gaps are a good start.")
+    where = next((k for k in (layer, recommended.get("layer"), direction.chosen) if k is not None), None)
+    if where is None:
+        raise ProbeError(
+            f"--layer: expected a chosen layer in this direction, found none; say which of {list(direction.layers)}."
+        )
+    a = direction.at(where)
+    arms = [
+        Arm(f"{s:+g} {of_strength}", {where: direction.strength(s, of_strength, where) * a}, s)
+        for s in dict.fromkeys(strengths)
+        if s
+    ]
+    return where, of_strength, [Arm("plain"), *arms]
+
+
+def show(console: "Console", lm: "FrozenLM", prompt: str, arms: Sequence["Arm"], how: "Sampling") -> list[str]:
+    """Writes a text for each arm, all in one batch, and shows them: on a terminal token by token, else when they are whole."""
+    from rich.live import Live
+
+    from probe.steering import steered
+
+    def follow(texts: Sequence[str]) -> None:
+        live.update(side_by_side(prompt, arms, texts))
+
+    asked = [prompt] * len(arms)
+    with Live(console=console) as live, steered(lm, arms, how.tokens):
+        each_step = follow if console.is_terminal else None
+        texts = lm.generate(asked, how.max_new_tokens, how.temperature, how.seed, each_step)
+        follow(texts)
+    return texts
+
+
+def side_by_side(prompt: str, arms: Sequence["Arm"], texts: Sequence[str]) -> "Table":
+    """A column for each arm; markup and control characters in a model's text mean nothing here."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    def shown(text: str) -> Text:
+        return Text("".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text))
+
+    table = Table(box=SIMPLE_HEAD, title=shown(prompt), title_justify="left", expand=True)
+    for arm in arms:
+        table.add_column(arm.name, ratio=1, overflow="fold")
+    table.add_row(*(shown(text) for text in texts))
+    return table
+
+
+def _asked(prompts: Sequence[str]) -> list[str]:
+    asked: list[str] = []
+    for prompt in prompts:
+        asked += [line.strip() for line in sys.stdin if line.strip()] if prompt == "-" else [prompt]
+    if not asked or not all(prompt.strip() for prompt in asked):
+        raise ProbeError("expected a prompt, found an empty one or none; say what is to be written.")
+    return asked
+
+
+def _check_options(max_new_tokens: int, temperature: float, output: str | None) -> None:
+    if max_new_tokens < 1:
+        raise ProbeError(f"--max_new_tokens: expected 1 or more, found {max_new_tokens}; try 120.")
+    if not 0 <= temperature < math.inf:
+        raise ProbeError(f"--temperature: expected a finite number from 0, found {temperature}; 0 is greedy.")
+    if output and not Path(output).parent.is_dir():
+        raise ProbeError(f"--output {output}: expected its folder to be there, found none; make it first.")

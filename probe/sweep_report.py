@@ -1,0 +1,174 @@
+"""What a sweep leaves behind: the setting in the direction, a table and a verdict, files, heat maps."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from probe.directions import Direction
+from probe.effects import mean_over_prompts
+from probe.files import atomic_write
+from probe.metrics import Estimate
+from probe.reporting import without_nan
+from probe.spec import Budget
+from probe.steering import MEASURES, SteeredText
+from probe.sweep import Cell, at_matched, pareto
+from probe.sweep_figures import heat_map, pareto_plot
+from probe.sweep_trial import HeldOut, Judged, Searched
+from probe.textstats import compression_ratio, distinct, self_bleu
+
+MATCHED = {"strength_norm": (0.1, 0.2, 0.4), "kl": (0.1, 0.2, 0.4), "strength_absolute": (1.0, 2.0, 3.0)}
+"""At which lengths and costs the layers are compared; the paper adds an absolute length of 3."""
+
+
+class SweepReport:
+    """Writes everything of one sweep."""
+
+    def __init__(
+        self,
+        output: str,
+        direction_folder: Path,
+        direction: Direction,
+        held_out: HeldOut,
+        budget: Budget,
+        searched: Searched,
+        judged: Judged,
+    ) -> None:
+        self.board = TensorBoardLogger(output, name="", default_hp_metric=False)
+        self.folder, self.direction_folder, self.direction = Path(self.board.log_dir), direction_folder, direction
+        self.held_out, self.budget, self.searched, self.judged = held_out, budget, searched, judged
+
+    def write(self, console: Console) -> None:
+        """Saves the setting into the direction, prints, and writes files and figures."""
+        best = self.searched.recommended
+        setting = {"layer": best.setting.layer, "strength": best.setting.strength, "strength_unit": "gap"}
+        budget = {
+            "budget": asdict(self.budget),
+            "affordable": best.affordable,
+            "tokens": self.held_out.search.how.tokens,
+        }
+        provenance = {**self.direction.provenance, "recommended": {**setting, **budget}}
+        replace(self.direction, provenance=provenance).save(self.direction_folder)
+        for measure in ("gain", *(m for m in MEASURES if any(m in c.means for c in self.searched.cells))):
+            self.board.experiment.add_figure(f"sweep/{measure}", heat_map(self.searched.cells, measure, best))
+        self.board.experiment.add_figure("sweep/pareto", pareto_plot(self.searched.cells, best, self.budget.extra_nll))
+        words = self.verdict()
+        console.print(self.table())
+        console.print("\n".join(words), highlight=False, markup=False)
+        report = {
+            "direction": str(self.direction_folder),
+            "budget": asdict(self.budget),
+            "recommended": setting,
+            "cells": [_flat(cell) for cell in self.searched.cells],
+            "unsteered": self.searched.plain,
+            "pareto": [asdict(cell.setting) for cell in pareto(self.searched.cells)],
+            "matched": self.matched(),
+            "share_of_gap": asdict(self.judged.share),
+            "random_shares": self.judged.random_shares,
+            "judged": {name: {m: asdict(e) for m, e in _summary(t).items()} for name, t in self.judged.texts.items()},
+            "verdict": words,
+        }
+        text = json.dumps(without_nan(report), indent=2, allow_nan=False) + "\n"
+        atomic_write(self.folder / "sweep.json", lambda path: path.write_text(text))
+        sheet = io.StringIO()
+        writer = csv.DictWriter(sheet, list(_flat(self.searched.cells[0])))
+        writer.writeheader()
+        writer.writerows(_flat(cell) for cell in self.searched.cells)
+        atomic_write(self.folder / "sweep.csv", lambda path: path.write_text(sheet.getvalue()))
+        lines = "".join(json.dumps(asdict(t)) + "\n" for texts in self.judged.texts.values() for t in texts)
+        atomic_write(self.folder / "texts.jsonl", lambda path: path.write_text(lines))
+        self.board.finalize("success")
+        console.print(
+            f"\nEverything is in {self.folder}: sweep.json, sweep.csv, texts.jsonl; the setting is in {self.direction_folder}."
+        )
+        console.print('Next: python -m probe generate "Write a story about a town."', highlight=False)
+
+    def table(self) -> Table:
+        """The three sets of texts side by side, on prompts that were not searched on."""
+        table = Table(
+            box=SIMPLE_HEAD,
+            title=f"{len(self.held_out.test.prompts)} prompts that were not searched on, 95 % intervals",
+        )
+        for name in ("", *self.judged.texts):
+            table.add_column(name)
+        summaries = {name: _summary(texts) for name, texts in self.judged.texts.items()}
+        for measure in next(iter(summaries.values())):
+            cells = [_cell(summary[measure]) for summary in summaries.values()]
+            if any(cell != "-" for cell in cells):
+                table.add_row(measure.replace("_", " "), *cells)
+        return table
+
+    def verdict(self) -> list[str]:
+        """What the recommended setting reaches, beside random directions, and where the layers differ."""
+        best, share = self.searched.recommended, self.judged.share
+        by = "the witness" if self.held_out.test.witness != "none" else "the clean re-score (no witness)"
+        where = (
+            f"layer {best.setting.layer} at {best.setting.strength:g} class gaps ({best.strength_absolute:.2f} absolute, "
+            f"{best.strength_norm:.2f} of the residual norm)"
+        )
+        budget = f"{self.budget.extra_nll:g} nats of extra NLL and {self.budget.repetition:g} of repetition"
+        lines = [
+            f"Verdict: {where} has the largest gain within the budget of {budget}."
+            if best.affordable
+            else f"Verdict: nothing is within the budget of {budget}; {where} is the cheapest.",
+            f"By {by} it goes {share} of the way from uncreative to creative prompts ({share.n_groups} groups).",
+        ]
+        if self.judged.random_shares:
+            low, high = np.nanpercentile(self.judged.random_shares, [5, 95])
+            n = len(self.judged.random_shares)
+            lines.append(
+                f"{n} random directions of equal norm, each with its own search: {low:.2f} to {high:.2f} (5-95 %)."
+            )
+        lines.append(
+            f"The direction that scores the texts has cosine {self.held_out.cosine:.2f} with the one that steers."
+        )
+        for by, targets in self.matched().items():
+            for target, layers in targets.items():
+                if len(layers) > 1:
+                    told = ", ".join(f"{k}: {m['gain']:+.2f} for {m['extra_nll']:+.2f}" for k, m in layers.items())
+                    lines.append(f"Layers at {by.replace('_', ' ')} {target} (gain for extra NLL): {told}.")
+        lines.append(
+            "What it does not show: that a person would find these texts more creative; nor that another model has this layer."
+        )
+        return lines
+
+    def matched(self) -> dict[str, dict[str, dict[int, dict[str, float]]]]:
+        """The layers compared where they are equally strong, or cost the same."""
+        cells = self.searched.cells
+        return {by: {f"{x:g}": at_matched(cells, by, x) for x in targets} for by, targets in MATCHED.items()}
+
+
+def _summary(texts: Sequence[SteeredText]) -> dict[str, Estimate]:
+    """Means over prompts, and the diversity of the whole set."""
+    found = {m: mean_over_prompts(texts, m) for m in MEASURES if getattr(texts[0], m) is not None}
+    written = [t.text for t in texts]
+    of_set = {"distinct_1": distinct(written, 1), "distinct_2": distinct(written, 2), "self_bleu": self_bleu(written)}
+    of_set["compression_ratio"] = compression_ratio(written)
+    return found | {name: Estimate(x, np.nan, np.nan, len(texts), len(texts)) for name, x in of_set.items()}
+
+
+def _cell(estimate: Estimate) -> str:
+    if np.isnan(estimate.value):
+        return "-"
+    interval = "" if np.isnan(estimate.lower) else f" \\[{estimate.lower:.2f}, {estimate.upper:.2f}]"
+    return f"{estimate.value:.2f}{interval}"
+
+
+def _flat(cell: Cell) -> dict[str, Any]:
+    return {
+        **asdict(cell.setting),
+        "strength_absolute": cell.strength_absolute,
+        "strength_norm": cell.strength_norm,
+        **cell.means,
+        "gain": cell.gain,
+        "affordable": cell.affordable,
+    }
