@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from probe.metrics import Estimate, Floats, expanded_interval, group_bootstrap, spearman
+from probe.metrics import Estimate, Floats, expanded_percentiles, group_bootstrap, spearman
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def spearman_over_raters(
         draws[i] = spearman(scores[rated], truth[rated], weights[None, rated])[0, 0]
     truth = _mean_of(ratings)
     rated = np.isfinite(truth)
-    (lower,), (upper,) = expanded_interval(draws[:, None], len(names))
+    (lower,), (upper,) = expanded_percentiles(draws[:, None], len(names))
     value = float(spearman(scores[rated], truth[rated])[0])
     return Estimate(value, float(lower), float(upper), int(rated.sum()), len(names))
 

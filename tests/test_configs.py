@@ -25,6 +25,20 @@ def test_the_config_runs(
         assert main(["compare", "--config", str(config), *lms, *small, "--folds=2", "--resamples=20"]) == 0
         assert list(tmp_path.glob("lightning_logs/compare/version_0/compare.json"))
         return
+    if "\nbudget:" in config.read_text():
+        files = {k: v for k, v in small_sets.items() if f"{k}:" in config.read_text()}
+        fit = [
+            "fit",
+            f"--config={ROOT / 'configs/quickstart.yaml'}",
+            "--lm.model",
+            str(tiny_lm_folder),
+            "--steering.n_prompts=0",
+        ]
+        assert main([*fit, *(f"--data.init_args.{k}={v}" for k, v in files.items())]) == 0
+        quick = ["--n_prompts=2", "--n_test_prompts=3", "--n_random=1", "--max_new_tokens=4"]
+        assert main(["sweep", "--config", str(config), *quick, *(f"--data.{k}={v}" for k, v in files.items())]) == 0
+        assert list(tmp_path.glob("lightning_logs/sweep/version_0/sweep.json"))
+        return
     small = [f"--data.init_args.{name}={path}" for name, path in small_sets.items() if f"{name}:" in config.read_text()]
     quick = ["--lm.model", str(tiny_lm_folder), "--steering.max_new_tokens=4", "--trainer.enable_progress_bar=false"]
     assert main(["fit", "--config", str(config), *quick, *small]) == 0
