@@ -23,23 +23,23 @@ def curves_over_layers(
     curves: Mapping[str, Mapping[int, Estimate]], standings: Sequence[Standing], test: str, metric: str
 ) -> Figure:
     """The compared metric of every contestant: over layers where it has some, else as a line; a band as an area."""
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    figure = Figure(figsize=(7.5, 5.5), layout="constrained")
     axis = figure.subplots()
     style = style_of([s.name for s in standings])
     for name, curve in curves.items():
         colour, marker = style[name]
         layers, estimates = list(curve), list(curve.values())
-        axis.plot(layers, [e.value for e in estimates], color=colour, marker=marker, label=f"{name}, 95 % interval")
+        axis.plot(layers, [e.value for e in estimates], color=colour, marker=marker, label=name)
         axis.fill_between(layers, [e.lower for e in estimates], [e.upper for e in estimates], color=colour, alpha=0.12)
     for standing in standings:
         estimate = standing.estimates[test][metric]
         if standing.is_band:
-            label = f"{standing.name}, 5-95 % (layer chosen)"
+            label = f"{standing.name}, 5-95 %"
             axis.axhspan(estimate.lower, estimate.upper, color=GREY, alpha=0.2, label=label)
         elif standing.name not in curves and np.isfinite(estimate.value):
             axis.axhline(estimate.value, color=style[standing.name][0], linestyle="--", label=standing.name)
     ticks = sorted({layer for curve in curves.values() for layer in curve})
-    axis.set(xlabel="layer (block, 0-based)", ylabel=f"{LABELS[metric]}, {test}", xticks=ticks)
+    axis.set(xlabel="layer (block, 0-based)", ylabel=f"{LABELS[metric]}, {test}, 95 % intervals", xticks=ticks)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
