@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -186,7 +187,7 @@ class ComparisonReport:
         for result in self.results:
             for s in result.standings:
                 logger = TensorBoardLogger(
-                    self.folder, name=result.name, version=s.name.replace(" ", "_"), default_hp_metric=False
+                    self.folder, name=result.name, version=re.sub(r"[^\w.-]+", "_", s.name), default_hp_metric=False
                 )
                 numbers = {
                     f"hp/{self.test}_{m}": e.value for m, e in s.estimates[self.test].items() if np.isfinite(e.value)

@@ -80,6 +80,14 @@ class CrossFit:
         n_folds: int = 5,
         seed: int = 0,
     ) -> None:
+        names = [*contrasts, *rated, *preferences]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ProbeError(
+                f"expected every set to have a name of its own, found {twice[0]!r} twice; rename one of the files."
+            )
+        if n_folds < 2:
+            raise ProbeError(f"--folds: expected at least 2, found {n_folds}; 5 is usual.")
         self.contrasts, self.choose_on, self.n_folds, self.seed = dict(contrasts), choose_on, n_folds, seed
         self.main = next(iter(self.contrasts))
         self.judged_on = judged_on or self.main
@@ -121,10 +129,12 @@ class CrossFit:
         chosen_on = self.tests[self.choose_on].rows if self.choose_on else []
         pairs = self.contrasts[contrast].pairs
         groups = [g for g in sorted({p.group for p in pairs} | {r.group for r in chosen_on}) if self._trains(g, part)]
+        with_pairs = {p.group for p in pairs} & set(groups)
         held = {row.group for row in chosen_on} & set(groups)
-        if len(held) < 2:
-            random.Random(self.seed).shuffle(groups)
-            held = set(groups[: max(2, round(VALIDATION_SHARE * len(groups)))])
+        if len(held) < 2 or len(with_pairs - held) < 2:  # no rated stories here, or of every topic that has pairs
+            candidates = sorted(held & with_pairs) if len(held & with_pairs) >= 4 else sorted(with_pairs)
+            random.Random(self.seed).shuffle(candidates)
+            held = set(candidates[: max(2, round(VALIDATION_SHARE * len(candidates)))])
         learned = [p for p in pairs if p.group not in held and self._trains(p.group, part)]
         rows = {
             "train": pair_rows(learned),
@@ -154,9 +164,9 @@ class CrossFit:
 
         Empty where the pairs have no responses.
         """
-        pairs = [p for p in self.contrasts[self.main].pairs if self.fold_of[p.group] == fold]
-        if any(p.response_creative is None or p.response_uncreative is None for p in pairs):
+        if any(p.response_creative is None or p.response_uncreative is None for p in self.contrasts[self.main].pairs):
             return []
+        pairs = [p for p in self.contrasts[self.main].pairs if self.fold_of[p.group] == fold]
         return [
             Passage(prompt, text)
             for p in pairs

@@ -155,7 +155,7 @@ def within_folds(
     `[n]` and their weights `[R, n]` -> `[R, C]` is averaged over folds by the rows drawn; a fold where it is nan has no say.
     Source: Forman and Scholz 2010, "Apples-to-Apples in Cross-Validation Studies" (AUC_avg, not AUC_merge).
     """
-    members = [np.flatnonzero(fold == k) for k in np.unique(fold)]
+    members = [np.flatnonzero(fold == k) for k in np.unique(fold)] or [np.arange(0)]
 
     def average(weights: Floats) -> Floats:
         values = np.stack([statistic(rows, weights[:, rows]) for rows in members])
@@ -167,38 +167,52 @@ def within_folds(
 
 
 def group_bootstrap(
-    statistic: Callable[[Floats], Floats], groups: Sequence[str], n_resamples: int = 1000, seed: int = 0
+    statistic: Callable[[Floats], Floats],
+    groups: Sequence[str],
+    n_resamples: int = 1000,
+    seed: int = 0,
+    n_folds: int = 1,
 ) -> list[Estimate]:
     """Estimates of a statistic of weights `[R, N]` -> `[R, C]`, resampling whole groups with replacement.
 
-    A resample is told by how often each row comes in it; the metrics above take such weights.
+    A resample is told by how often each row comes in it; the metrics above take such weights. A statistic that is averaged
+    over folds takes its centre from each of them: it has G - n_folds degrees of freedom, not G - 1.
     """
-    return _resample(statistic, groups, n_resamples, seed)[0]
+    return _resample(statistic, groups, n_resamples, seed, n_folds)[0]
 
 
 def paired_differences(
-    statistic: Callable[[Floats], Floats], groups: Sequence[str], n_resamples: int = 1000, seed: int = 0
+    statistic: Callable[[Floats], Floats],
+    groups: Sequence[str],
+    n_resamples: int = 1000,
+    seed: int = 0,
+    n_folds: int = 1,
 ) -> list[tuple[Estimate, float]]:
     """As `group_bootstrap`, for a statistic that is a difference to a reference: each with its two-sided p of being 0.
 
     p is nan below 20 groups, and 1 where the difference is 0 in every resample.
     """
-    estimates, draws = _resample(statistic, groups, n_resamples, seed)
-    return [(estimate, _p_of_zero(estimate, column)) for estimate, column in zip(estimates, draws.T, strict=True)]
+    estimates, draws = _resample(statistic, groups, n_resamples, seed, n_folds)
+    return [
+        (estimate, _p_of_zero(estimate, column, n_folds)) for estimate, column in zip(estimates, draws.T, strict=True)
+    ]
 
 
 def _resample(
-    statistic: Callable[[Floats], Floats], groups: Sequence[str], n_resamples: int, seed: int
+    statistic: Callable[[Floats], Floats], groups: Sequence[str], n_resamples: int, seed: int, n_folds: int
 ) -> tuple[list[Estimate], Floats]:
     """Estimates of C numbers, and their values `[R, C]` in the resamples."""
     names, member = np.unique(np.asarray(groups), return_inverse=True)
     n_groups = len(names)
+    if not n_groups:
+        nothing = statistic(np.ones((1, 0)))
+        return [Estimate(float(v), np.nan, np.nan, 0, 0) for v in nothing[0]], nothing
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples)
     value = statistic(np.ones((1, len(groups))))[0]
     draws = statistic(drawn[:, member].astype(np.float64))
     left_out = statistic((1 - np.eye(n_groups))[:, member]) if n_groups > 1 else np.full((1, len(value)), np.nan)
-    ends = expanded_percentiles(draws, n_groups, *_bias_and_acceleration(value, draws, left_out))
+    ends = expanded_percentiles(draws, n_groups, *_bias_and_acceleration(value, draws, left_out), n_folds)
     return [
         Estimate(float(v), float(lower), float(upper), len(groups), n_groups)
         for v, lower, upper in zip(value, *ends, strict=True)
@@ -221,7 +235,7 @@ def _bias_and_acceleration(value: Floats, draws: Floats, left_out: Floats) -> tu
 
 
 def expanded_percentiles(
-    draws: Floats, n_groups: int, bias: Floats | float = 0.0, acceleration: Floats | float = 0.0
+    draws: Floats, n_groups: int, bias: Floats | float = 0.0, acceleration: Floats | float = 0.0, n_folds: int = 1
 ) -> tuple[Floats, Floats]:
     """Ends `[C]` of 95 % intervals from draws `[R, C]` of G groups; nan for one group or where most draws are nan.
 
@@ -230,27 +244,29 @@ def expanded_percentiles(
     Teachers Should Know About the Bootstrap", arXiv 1411.5279. With a bias and an acceleration it is a BCa interval.
     """
     ends = np.full((2, draws.shape[1]), np.nan)
-    usable = np.flatnonzero((np.isfinite(draws).mean(0) > 0.5) & (n_groups > 1))
+    usable = np.flatnonzero((np.isfinite(draws).mean(0) > 0.5) & (n_groups > n_folds))
     if len(usable):
-        z = np.sqrt(n_groups / (n_groups - 1)) * stats.t.ppf([[0.025], [0.975]], n_groups - 1) + bias
+        freedom = n_groups - n_folds
+        z = np.sqrt(n_groups / freedom) * stats.t.ppf([[0.025], [0.975]], freedom) + bias
         tails = np.broadcast_to(stats.norm.cdf(bias + z / (1 - acceleration * z)), ends.shape)
         for column in usable:
             ends[:, column] = np.nanquantile(draws[:, column], tails[:, column])
     return ends[0], ends[1]
 
 
-def _p_of_zero(estimate: Estimate, draws: Floats) -> float:
-    """Two-sided p of the value 0 from draws `[R]`: value over bootstrap standard error, on Student's t of G - 1.
+def _p_of_zero(estimate: Estimate, draws: Floats, n_folds: int) -> float:
+    """Two-sided p of the value 0 from draws `[R]`: value over bootstrap standard error, on Student's t of G - n_folds.
 
-    Error times sqrt(G / (G - 1)) and Student's t are the least that few clusters ask for: Cameron, Gelbach and Miller 2008,
+    Error times sqrt(G / (G - n_folds)) and Student's t are the least that few clusters ask for: Cameron, Gelbach and Miller 2008,
     "Bootstrap-Based Improvements for Inference with Clustered Errors", conclusion.
     """
     if estimate.too_few_groups or np.isnan(estimate.lower):
         return float("nan")
-    error = np.nanstd(draws) * np.sqrt(estimate.n_groups / (estimate.n_groups - 1))
+    freedom = estimate.n_groups - n_folds
+    error = np.nanstd(draws) * np.sqrt(estimate.n_groups / freedom)
     if np.isclose(error, 0):  # the same in every resample: no difference at all, or one that nothing is known about
         return 1.0 if np.isclose(estimate.value, 0) else float("nan")
-    return float(2 * stats.t.sf(abs(estimate.value) / error, estimate.n_groups - 1))
+    return float(2 * stats.t.sf(abs(estimate.value) / error, freedom))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -45,6 +45,9 @@ class Sheet:
         middle = EvaluationSet(rows).middle if self.rated else np.nan
         self.high, self.unequal = self.truth > middle, self.truth != middle
         self.scores = np.stack([chosen_scores(crossfit, test, f) for f in fits.values()], axis=1)
+        # A contestant without a number somewhere has none at all: fewer folds would be another, easier test.
+        self.scores[:, ~np.isfinite(self.scores).all(0)] = np.nan
+        self.n_folds = len(np.unique(self.fold))
         self.compared = crossfit.tests[test].compared
         margins = self.scores[::2] - self.scores[1::2] if self.compared else self.scores[:0]
         for column, contestant in enumerate(fits.values()):
@@ -72,12 +75,23 @@ class Sheet:
         """Share of decided comparisons won `[R, C]`."""
         return pair_accuracy(self.margins[rows], np.zeros_like(self.margins[rows]), weights)
 
-    def statistic(self, metric: str) -> tuple[Callable[[Floats], Floats], list[str]]:
-        """A metric as a statistic of weights, folds apart, and the groups of what it counts."""
+    def statistic(self, metric: str, less: str | None = None) -> tuple[Callable[[Floats], Floats], list[str]]:
+        """A metric as a statistic of weights, folds apart, and the groups of what it counts.
+
+        With `less`, its difference to that contestant in each fold: a fold in which either has no number counts for neither.
+        """
+        of_rows: Callable[[Rows, Floats], Floats] = getattr(self, metric)
+        column = self.names.index(less) if less else 0
+
+        def difference(rows: Rows, weights: Floats) -> Floats:
+            values = of_rows(rows, weights)
+            return values - values[:, [column]]
+
+        used = difference if less else of_rows
         if metric == "pair_accuracy":
             first = 2 * self.decided
-            return within_folds(self.pair_accuracy, self.fold[first]), [self.groups[i] for i in first]
-        return within_folds(getattr(self, metric), self.fold), self.groups
+            return within_folds(used, self.fold[first]), [self.groups[i] for i in first]
+        return within_folds(used, self.fold), self.groups
 
     @property
     def metrics(self) -> list[str]:
@@ -88,19 +102,12 @@ class Sheet:
     def estimates(self, n_resamples: int, metrics: Sequence[str] | None = None) -> dict[str, dict[str, Estimate]]:
         """Metric -> contestant -> estimate; all metrics by default."""
         wanted = self.metrics if metrics is None else metrics
-        found = {m: group_bootstrap(*self.statistic(m), n_resamples=n_resamples) for m in wanted}
+        found = {m: group_bootstrap(*self.statistic(m), n_resamples, n_folds=self.n_folds) for m in wanted}
         return {metric: dict(zip(self.names, estimates, strict=True)) for metric, estimates in found.items()}
 
     def differences(self, metric: str, reference: str, n_resamples: int) -> dict[str, tuple[Estimate, float]]:
         """Contestant -> its metric less the reference's, and the p of no difference."""
-        statistic, groups = self.statistic(metric)
-        column = self.names.index(reference)
-
-        def difference(weights: Floats) -> Floats:
-            values = statistic(weights)
-            return values - values[:, [column]]
-
-        found = paired_differences(difference, groups, n_resamples)
+        found = paired_differences(*self.statistic(metric, reference), n_resamples, n_folds=self.n_folds)
         return {name: x for name, x in zip(self.names, found, strict=True) if name != reference}
 
 

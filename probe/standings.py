@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mode
 
 import numpy as np
 from sklearn.metrics import roc_curve
@@ -41,9 +42,10 @@ def audit_instructions(crossfit: CrossFit, fits: Sequence[Fit], n_resamples: int
         [p.group for p in crossfit.contrasts[crossfit.main].pairs if crossfit.fold_of[p.group] == k]
         for k in range(len(fits))
     ]
-    fold = np.repeat(np.arange(len(fits)), [len(groups) for groups in by_fold])
+    fold = np.repeat(np.arange(len(fits)), [len(in_fold) for in_fold in by_fold])
     statistic = within_folds(lambda rows, weights: variance_sources(crossed[rows], weights), fold)
-    found = group_bootstrap(statistic, [group for groups in by_fold for group in groups], n_resamples)
+    groups = [group for in_fold in by_fold for group in in_fold]
+    found = group_bootstrap(statistic, groups, n_resamples, n_folds=len(fits))
     return dict(zip(SOURCES, found, strict=True))
 
 
@@ -58,18 +60,23 @@ class Geometry:
     split_half: Floats
     """`[M, L]` of directions from two halves of the groups."""
     shift_share: dict[str, tuple[int, Floats]]
-    """Contestant that changes the model -> its layer and the share `[M]` of its mean shift along each direction."""
+    """Contestant that changes the model -> the layer most folds chose, and the share `[M]` of its mean shift along each
+    direction."""
 
 
 def geometry(fits: Mapping[str, Sequence[Fit]], halves: Mapping[str, Sequence[Fit]]) -> Geometry | None:
     """Compares the directions of all contestants that have one at every layer; None where fewer than one has."""
-    names = tuple(name for name, found in fits.items() if "vectors" in found[0].tensors)
+    names = tuple(name for name, found in fits.items() if "vectors" in found[0].tensors and name in halves)
     if not names:
         return None
     layers = tuple(fits[names[0]][0].facts["layers"])
     names = tuple(name for name in names if tuple(fits[name][0].facts["layers"]) == layers)
     vectors = np.stack([[to_numpy(fit.tensors["vectors"]) for fit in fits[name]] for name in names])  # [M, folds, L, D]
-    shifts = {name: found for name, found in fits.items() if "shift" in found[0].tensors}
+    shifts = {
+        name: found
+        for name, found in fits.items()
+        if all("shift" in fit.tensors and fit.facts["shift_layer"] in layers for fit in found)
+    }
     shares = {}
     for name, found in shifts.items():
         # Layers may differ from fold to fold: each shift is compared at its own.
@@ -79,7 +86,7 @@ def geometry(fits: Mapping[str, Sequence[Fit]], halves: Mapping[str, Sequence[Fi
             squared.append(
                 (vectors[:, k, layers.index(fit.facts["shift_layer"])] @ (shift / np.linalg.norm(shift))) ** 2
             )
-        shares[name] = (int(np.median([fit.facts["shift_layer"] for fit in found])), np.mean(squared, axis=0))
+        shares[name] = (mode([fit.facts["shift_layer"] for fit in found]), np.mean(squared, axis=0))
     half = [[to_numpy(fit.tensors["vectors"]) for fit in halves[name]] for name in names]
     return Geometry(
         names,

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ from probe.scorers.base import Compares, HasShift, library_versions
 from probe.spec import Contestant, LMSpec
 
 FORMAT = 1
+ROOMS_OF_A_FIT = (
+    "rows", "data", "crossfit", "directions", "evaluation", "metrics", "hooks", "tokens", "lm", "activations", "textstats",
+    "tournament",
+)  # fmt: skip
+"""Beside the scorer's own file: whoever changes one of these fits everything anew."""
 TIMED = 32
 """Texts that are scored anew, with nothing remembered, to say how many a second a scorer reads."""
 
@@ -45,7 +51,7 @@ class Fit:
 
 
 class FitStore:
-    """A folder with one file per finished fit, named by all that it depends on; written under a temporary name."""
+    """A folder with one file per finished fit, named by texts, settings, model and code; written under a temporary name."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -209,7 +215,7 @@ class Tournament:
             FORMAT,
             asdict(contestant),
             _sources(type(scorer)),
-            library_versions(),
+            library_versions() | {name: version(name) for name in ("scikit-learn", "numpy")},
             [self.lm.fingerprint, self.lm.template_hash, asdict(self.lm.spec)],
             [span, str(part), self.seed],
             {split: [asdict(row) for row in rows] for split, rows in data.rows.items()},
@@ -219,6 +225,17 @@ class Tournament:
 
 
 def _sources(kind: type[Scorer]) -> list[str]:
-    """sha256 of the files that a scorer's class and its bases are written in: a changed scorer is another one."""
-    files = {inspect.getsourcefile(base) for base in kind.__mro__ if issubclass(base, Scorer)} - {None}
-    return sorted(hashlib.sha256(Path(str(file)).read_bytes()).hexdigest() for file in files)
+    """sha256 of all code that a fit runs: ours, and the whole package of a scorer that is not ours."""
+    own = Path(__file__).parent
+    files = {own / f"{room}.py" for room in ROOMS_OF_A_FIT}
+    for base in kind.__mro__:
+        file = inspect.getsourcefile(base) if issubclass(base, Scorer) or base.__module__.startswith("probe.") else None
+        if file:
+            files |= {Path(file)} if Path(file).is_relative_to(own) else _package_of(base, Path(file))
+    return sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+
+
+def _package_of(base: type, file: Path) -> set[Path]:
+    """All files of the package that a class stands in; of a module of its own, that file."""
+    depth = base.__module__.count(".") - (file.stem != "__init__" and base.__module__.endswith(file.stem))
+    return {file} if "." not in base.__module__ else set(file.parents[max(depth, 0)].rglob("*.py"))

@@ -91,3 +91,23 @@ def test_the_crossed_texts_are_each_response_after_each_instruction() -> None:
 def test_too_few_groups_for_the_folds_are_refused() -> None:
     with pytest.raises(ProbeError, match="at least 10 groups for 5 folds, found 9"):
         CrossFit({"main": ContrastSet(pairs(range(9)), "prompt")}, {}, {})
+
+
+def test_topics_that_all_have_rated_stories_leave_something_to_learn_from() -> None:
+    crossfit = CrossFit(
+        {"main": ContrastSet(pairs(range(20)), "response")}, {"all": rated(range(20))}, {}, choose_on="all"
+    )
+    for part in (*crossfit.folds, *crossfit.halves):
+        rows = crossfit.training("main", part, 0).rows
+        learned, held = ({row.group for row in rows[split]} for split in ("train", "validation"))
+        assert len(learned) >= 2 <= len(held)
+        assert not learned & held
+        assert any(row.pair < 0 for row in rows["validation"])
+
+
+def test_one_name_for_two_sets_and_a_single_fold_are_refused() -> None:
+    main = {"main": ContrastSet(pairs(range(20)), "prompt")}
+    with pytest.raises(ProbeError, match="'main' twice"):
+        CrossFit(main, {"main": rated(range(3))}, {})
+    with pytest.raises(ProbeError, match="at least 2, found 1"):
+        CrossFit(main, {}, {}, n_folds=1)

@@ -410,38 +410,40 @@ def test_a_fold_without_a_number_has_no_say() -> None:
 
 
 def tournament(
-    metric: Callable[[Floats, Floats, Floats], Floats], truth: Floats, scores: Floats, groups: list[str]
+    metric: Callable[[Floats, Floats, Floats], Floats], truth: Floats, scores: Floats, groups: list[str], n_folds: int
 ) -> Floats:
     """Whether rivals `[C - 1]` are told apart from the reference, column 0: 1 better, -1 worse, 0 not."""
 
-    def to_reference(w: Floats) -> Floats:
-        values = metric(scores, truth, w)
+    def to_reference(rows: NDArray[np.intp], w: Floats) -> Floats:
+        values = metric(scores[rows], truth[rows], w)
         return values[:, 1:] - values[:, :1]
 
-    found = paired_differences(to_reference, groups, n_resamples=200)
+    fold = np.array([int(group) % n_folds for group in groups])
+    found = paired_differences(within_folds(to_reference, fold), groups, n_resamples=200, n_folds=n_folds)
     significant = np.array(holm([p for _, p in found])) < 0.05
     return np.sign([e.value for e, _ in found]) * significant
 
 
-FORTY = [str(g) for g in range(40) for _ in range(6)]
-
-
-def test_pure_noise_seldom_wins_or_loses_a_tournament() -> None:
+@pytest.mark.parametrize(("n_groups", "n_folds"), [(40, 1), (40, 5), (20, 5)])
+def test_pure_noise_seldom_wins_or_loses_a_tournament(n_groups: int, n_folds: int) -> None:
+    groups = [str(g) for g in range(n_groups) for _ in range(6)]
     wrong = 0
     for seed in range(200):
-        truth, *scores = clustered_normals(seed, 10, 40, 6)
-        wrong += tournament(spearman, truth, np.stack(scores, axis=1), FORTY).any()
+        truth, *scores = clustered_normals(seed, 10, n_groups, 6)
+        wrong += tournament(spearman, truth, np.stack(scores, axis=1), groups, n_folds).any()
     # At 5 % ten are expected; more than 18 come with chance 0.006.
     assert wrong <= 18
 
 
-def test_a_planted_signal_of_d_prime_1_wins_the_tournament() -> None:
+@pytest.mark.parametrize("n_folds", [1, 5])
+def test_a_planted_signal_of_d_prime_1_wins_the_tournament(n_folds: int) -> None:
     creative = np.tile([True, False], 120)
+    groups = [str(g) for g in range(40) for _ in range(6)]
     found = 0
     for seed in range(200):
         scores = clustered_normals(seed, 9, 40, 6).T
         scores[creative, 3] += 1
-        found += tournament(auroc, creative, scores, FORTY)[2] > 0
+        found += tournament(auroc, creative, scores, groups, n_folds)[2] > 0
     assert found >= 0.8 * 200
 
 

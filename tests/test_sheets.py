@@ -1,5 +1,7 @@
 """Sheets and standings: metrics are scikit-learn's and scipy's within each fold; sources of variance are told apart."""
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 import torch
@@ -99,7 +101,29 @@ def test_a_contestant_without_numbers_has_none_and_spoils_no_other(crossfit: Cro
     fits = {"good": made(crossfit, 1.0, 1), "silent": silent}
     together, alone = (sheet(crossfit, "stories", f).estimates(30)["spearman"] for f in (fits, {"good": fits["good"]}))
     assert np.isnan(together["silent"].value)
-    assert together["good"] == alone["good"]
+    assert astuple(together["good"]) == pytest.approx(astuple(alone["good"]))
+
+
+def test_a_fold_without_a_number_counts_for_neither_side_of_a_difference(crossfit: CrossFit) -> None:
+    fits = {"reference": made(crossfit, 0.5, 1), "same": made(crossfit, 0.5, 1)}
+    fits["same"][0].tensors["scores/stories"][:] = 7.0  # a constant ranks nothing
+    difference, p = sheet(crossfit, "stories", fits).differences("spearman", "reference", 100)["same"]
+    assert (difference.value, p) == (0.0, 1.0)
+    fits["same"][1].tensors["scores/stories"][3, 1] = torch.nan  # and one missing number takes them all
+    assert np.isnan(sheet(crossfit, "stories", fits).differences("spearman", "reference", 100)["same"][0].value)
+
+
+def test_comparisons_that_are_all_ties_have_no_number(crossfit: CrossFit) -> None:
+    ties = [Preference("x", "y", "tie", f"g{g}") for g in range(40)]
+    undecided = CrossFit(crossfit.contrasts, {}, {"ties": ties})
+    fits = [
+        Fit(
+            {f"scores/{t}": torch.zeros(len(undecided.rows_in(t, k)), 2) for t in undecided.tests},
+            {"columns": COLUMNS, "chosen": "layer_0"},
+        )
+        for k in range(5)
+    ]
+    assert np.isnan(sheet(undecided, "ties", {"x": fits}).estimates(20)["pair_accuracy"]["x"].value)
 
 
 def test_a_band_is_told_by_its_percentiles(crossfit: CrossFit) -> None:

@@ -1,5 +1,6 @@
 """compare: which way of reading the concept from the model is best, by how much, and whether that is real."""
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -58,7 +59,7 @@ def run(
         reference: The contestant that the others are compared with.
         folds: Shares of the groups; each is judged by what was fitted on the others.
         resamples: Of the group bootstrap.
-        seed: Of folds, fits and resamples.
+        seed: Of folds and fits.
         cache_dir: Where activations and finished fits are remembered.
         output: Folder of the runs.
     """
@@ -67,8 +68,9 @@ def run(
     if reference not in scorers:
         raise ProbeError(f"--reference {reference}: expected one of {', '.join(scorers)}; name one of these.")
     for name, contestant in scorers.items():
-        for spec in specs:
-            build(contestant, spec, span, {argument: values[0] for argument, values in contestant.grid.items()}, name)
+        _check(name, contestant, specs[0], span)
+    if build(scorers[reference], specs[0], span, {}, reference).kind == "band":
+        raise ProbeError(f"--reference {reference}: expected a single scorer, found a band; name another.")
     from rich.console import Console
 
     from probe.comparison import compare_with
@@ -86,6 +88,13 @@ def run(
 
 def _crossfit(data: ComparedData, span: Span, folds: int, seed: int) -> "CrossFit":
     pairs = read_rows(data.pairs, TextPair)
+    files = [f for f in (data.pairs, data.validation_stories, data.test_stories, data.test_preferences) if f]
+    names = [Path(f).stem for f in files] + list(data.transfer)
+    for name in names:
+        if names.count(name) > 1:
+            raise ProbeError(
+                f"data: expected files and transfer sets with names of their own, found {name!r} twice; rename one."
+            )
     rated = {Path(f).stem: read_rows(f, RatedText) for f in (data.validation_stories, data.test_stories) if f}
     preferences = {Path(f).stem: read_rows(f, Preference) for f in (data.test_preferences,) if f}
     others = {name: read_rows(file, TextPair) for name, file in data.transfer.items()}
@@ -125,6 +134,19 @@ def build(contestant: Contestant, lm: LMSpec, span: Span, settings: Mapping[str,
     return scorer
 
 
+def _check(name: str, contestant: Contestant, spec: LMSpec, span: Span) -> None:
+    """Builds a contestant with every value of its grid once, before anything expensive."""
+    if contestant.epochs < 1 or not all(contestant.grid.values()):
+        raise ProbeError(
+            f"scorers.{name}: expected at least one epoch and values for every argument of `grid`; add them."
+        )
+    build(contestant, spec, span, {}, name)
+    for argument, values in contestant.grid.items():
+        for value in values:
+            build(contestant, spec, span, {argument: value}, name)
+
+
 def _names(specs: list[LMSpec]) -> list[str]:
-    names = [Path(spec.model).name for spec in specs]
-    return [name if names.count(name) == 1 else spec.model for name, spec in zip(names, specs, strict=True)]
+    """The folders' names; those that several share are numbered."""
+    names = [re.sub(r"[^\w.-]+", "_", Path(spec.model).name) for spec in specs]
+    return [name if names.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(names)]

@@ -23,6 +23,11 @@ class LDA(DirectionalScorer):
         super().build()
         self.register_buffer("bias", torch.zeros(len(self.weight)))
 
+    @property
+    def n_trainable(self) -> int:
+        """Coefficients and intercepts."""
+        return self.weight.numel() + self.bias.numel()
+
     def finish_epoch(self) -> None:
         """Fits scikit-learn's LDA at every layer."""
         super().finish_epoch()
