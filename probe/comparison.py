@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from probe.activations import ActivationExtractor, ActivationStore
+from probe.bootstrap import Estimate
 from probe.crossfit import CrossFit
 from probe.lm import FrozenLM
-from probe.metrics import Estimate, Floats, to_numpy
+from probe.metrics import Floats, to_numpy
 from probe.scorers import HasDirection
 from probe.sheets import Sheet
 from probe.spec import Contestant, LMSpec

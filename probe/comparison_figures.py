@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from probe.bootstrap import Estimate
 from probe.figures import BLUE, GREEN, GREY, LABELS, ORANGE, PURPLE
-from probe.metrics import Estimate, Floats
+from probe.metrics import Floats
 from probe.standings import SOURCES, Geometry, Standing
 
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#E69F00", "#56B4E9", "#000000", "#8C6D31", "#843C39", "#3182BD", "#636363")

@@ -14,11 +14,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 from probe import comparison_figures as figures
+from probe.bootstrap import FEW_GROUPS, holm
 from probe.comparison import LMResult
 from probe.comparison_table import Adjusted, layers_of, standings_grid, transfer_grid, value_of
 from probe.crossfit import CrossFit
 from probe.files import atomic_write
-from probe.metrics import FEW_GROUPS, holm
 from probe.reporting import without_nan
 from probe.scorers.base import library_versions
 from probe.standings import Standing

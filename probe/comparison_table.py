@@ -7,9 +7,9 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from probe.bootstrap import Estimate
 from probe.comparison import LMResult
 from probe.crossfit import CrossFit
-from probe.metrics import Estimate
 from probe.standings import Standing
 
 Adjusted = dict[tuple[str, str], float]

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from probe.metrics import Estimate, Floats, group_bootstrap
+from probe.bootstrap import Estimate, group_bootstrap
+from probe.metrics import Floats
 from probe.steering import MEASURES, SteeredText
 from probe.textstats import compression_ratio, distinct, self_bleu
 

@@ -6,17 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from probe.bootstrap import Estimate, group_bootstrap
 from probe.data import Row
-from probe.metrics import (
-    Estimate,
-    Floats,
-    auroc,
-    group_bootstrap,
-    kendall_tau_b,
-    order_accuracy,
-    pair_accuracy,
-    spearman,
-)
+from probe.metrics import Floats, auroc, kendall_tau_b, order_accuracy, pair_accuracy, spearman
 from probe.people import People, against_people, rating_matrix
 
 METRICS = (

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from probe.bootstrap import Estimate
 from probe.evaluation import Evaluation
-from probe.metrics import Estimate, Floats
+from probe.metrics import Floats
 
 # Okabe and Ito's palette.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"

@@ -6,10 +6,11 @@ from typing import Literal
 import numpy as np
 import torch
 
+from probe.bootstrap import Estimate
 from probe.data import Split
 from probe.directions import random_directions
 from probe.evaluation import Evaluation, EvaluationSet, random_band
-from probe.metrics import Estimate, Floats, to_numpy
+from probe.metrics import Floats, to_numpy
 from probe.people import People
 from probe.scorers.bag_of_words import bag_of_words_scores
 from probe.scorers.base import Scorer

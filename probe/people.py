@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from probe.metrics import Estimate, Floats, expanded_percentiles, group_bootstrap, spearman
+from probe.bootstrap import Estimate, expanded_percentiles, group_bootstrap
+from probe.metrics import Floats, spearman
 
 
 @dataclass(frozen=True)

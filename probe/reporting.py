@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from probe.bootstrap import Estimate
 from probe.evaluation import EvaluationSet
 from probe.figures import layer_curve, score_histogram, steering_curve
 from probe.files import atomic_write
 from probe.judging import CONTROLS, Judge, Judgement
-from probe.metrics import Estimate
 from probe.scorers.base import HasDirection, HasShift, Scorer
 from probe.steering_callback import SteeringCallback
 

@@ -5,19 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from probe.bootstrap import Estimate, group_bootstrap, paired_differences, within_folds
 from probe.crossfit import CrossFit
 from probe.evaluation import EvaluationSet
-from probe.metrics import (
-    Estimate,
-    Floats,
-    auroc,
-    group_bootstrap,
-    pair_accuracy,
-    paired_differences,
-    spearman,
-    to_numpy,
-    within_folds,
-)
+from probe.metrics import Floats, auroc, pair_accuracy, spearman, to_numpy
 from probe.tournament import Fit
 
 METRICS = ("spearman", "auroc", "pair_accuracy", "length")

@@ -7,8 +7,9 @@ from statistics import mode
 import numpy as np
 from sklearn.metrics import roc_curve
 
+from probe.bootstrap import Estimate, group_bootstrap, within_folds
 from probe.crossfit import CrossFit
-from probe.metrics import Estimate, Floats, group_bootstrap, to_numpy, within_folds
+from probe.metrics import Floats, to_numpy
 from probe.sheets import Sheet, band_estimates, only
 from probe.tournament import Fit
 

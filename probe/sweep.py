@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from probe.bootstrap import Estimate, group_bootstrap
 from probe.directions import Direction
 from probe.effects import mean_over_prompts
 from probe.lm import FrozenLM
-from probe.metrics import Estimate, Floats, group_bootstrap
+from probe.metrics import Floats
 from probe.spec import Budget
 from probe.steering import MEASURES, Arm, Sampling, SteeredText, Witness, measure, write
 

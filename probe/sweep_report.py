@@ -14,10 +14,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from probe.bootstrap import Estimate
 from probe.directions import Direction
 from probe.effects import mean_over_prompts
 from probe.files import atomic_write
-from probe.metrics import Estimate
 from probe.reporting import without_nan
 from probe.spec import Budget
 from probe.steering import MEASURES, SteeredText

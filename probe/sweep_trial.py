@@ -10,11 +10,11 @@ from rich.progress import track
 from torch import Tensor
 
 from probe.activations import ActivationExtractor
+from probe.bootstrap import Estimate
 from probe.data import ContrastData, Row
 from probe.directions import Direction, mean_difference, random_directions
 from probe.errors import ProbeError
 from probe.lm import FrozenLM
-from probe.metrics import Estimate
 from probe.spec import Budget
 from probe.steering import Arm, Sampling, SteeredText, Witness, measure, write
 from probe.sweep import Cell, Ground, Setting, recommend, share_of_gap, sweep

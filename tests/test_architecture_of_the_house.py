@@ -16,7 +16,7 @@ SCORERS = sorted({f.stem for f in FILES if f.parent.name == "scorers"} - {*SHARE
 """One file each; that none leans on another is tested below."""
 
 ROOMS = (
-    "errors", "files", "rows", "spec", "textstats", "audit", "chat", "hooks", "directions", "geometry", "metrics",
+    "errors", "files", "rows", "spec", "textstats", "audit", "chat", "hooks", "directions", "geometry", "metrics", "bootstrap",
     "people", "storyteller", "data", "evaluation", "sampling", "tokens", "lm", "activations", "preflight", "plugins",
     "scorers.base", "scorers.frozen", "scorers.directional", "scorers.measure",
     *(f"scorers.{name}" for name in SCORERS), "scorers", "judging", "steering", "effects", "steering_callback", "figures",

@@ -3,18 +3,10 @@
 import numpy as np
 import pytest
 
+from probe.bootstrap import Estimate, group_bootstrap
 from probe.data import Row, preference_rows
 from probe.evaluation import METRICS, EvaluationSet, choose_layer, random_band
-from probe.metrics import (
-    Estimate,
-    Floats,
-    auroc,
-    group_bootstrap,
-    kendall_tau_b,
-    order_accuracy,
-    pair_accuracy,
-    spearman,
-)
+from probe.metrics import Floats, auroc, kendall_tau_b, order_accuracy, pair_accuracy, spearman
 from probe.rows import Preference
 
 

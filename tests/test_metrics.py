@@ -10,22 +10,8 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from probe.metrics import (
-    Estimate,
-    Floats,
-    RowScores,
-    auroc,
-    expanded_percentiles,
-    group_bootstrap,
-    holm,
-    kendall_tau_b,
-    order_accuracy,
-    pair_accuracy,
-    paired_differences,
-    spearman,
-    to_numpy,
-    within_folds,
-)
+from probe.bootstrap import Estimate, expanded_percentiles, group_bootstrap, holm, paired_differences, within_folds
+from probe.metrics import Floats, RowScores, auroc, kendall_tau_b, order_accuracy, pair_accuracy, spearman, to_numpy
 
 TRANSFORMS = {"raw": (1.0, 0.0), "offset": (1.0, 20.0), "scaled": (100.0, 0.0), "both": (100.0, 20.0)}
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from probe import people
-from probe.metrics import group_bootstrap, spearman
+from probe.bootstrap import group_bootstrap
+from probe.metrics import spearman
 from probe.people import against_people, agreement, rating_matrix, spearman_over_raters
 
 NAN = np.nan
