@@ -231,6 +231,31 @@ def test_compare_prints_and_writes_everything_and_again_fits_nothing(
     assert lm_again["standings"] == lm["standings"]
 
 
+def test_several_lms_preferences_and_further_sets_stand_in_one_report(
+    here: Path, tiny_lm_folder: Path, small_sets: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    votes = [
+        {"text_a": "The lamp sang.", "text_b": "The lamp sat.", "preferred": "ab"[i % 2], "group": f"v{i}"}
+        for i in range(8)
+    ]
+    (here / "votes.jsonl").write_text("".join(json.dumps(vote) + "\n" for vote in votes))
+    (here / "others.jsonl").write_text(Path(small_sets["pairs"]).read_text())
+    lms = f"[{{model: {tiny_lm_folder}, device: cpu}}, {{model: {tiny_lm_folder}, device: cpu, system: Be brief.}}]"
+    two = ("--lms", lms, "--scorers", "{mean difference: {scorer: MeanDifference}, length: {scorer: Length}}")
+    more = ("--data.test_preferences", "votes.jsonl", "--data.transfer", "{others: others.jsonl}")
+    assert main((*COMPARE, *two, *more)) == 0
+    report = json.loads((here / "lightning_logs/compare/version_0/compare.json").read_text())
+    assert len(report["lms"]) == 2  # of one folder, and yet told apart
+    for lm in report["lms"].values():
+        for standing in lm["standings"]:
+            assert {"pairs", "pairs: prompts", "others", "test_stories", "votes"} <= set(standing["estimates"])
+            assert set(standing["estimates"]["votes"]) == {"pair_accuracy", "length"}
+        assert {"pairs", "pairs: prompts", "others"} == set(lm["transfer"])
+        assert "votes" in lm["transfer"]["others"]
+    assert not [path for path in tiny_lm_folder.iterdir() if path.is_dir()]  # nothing is written beside the model
+    assert "Holm over the 0 contestants" in " ".join(capsys.readouterr().out.split())  # too few groups for any p
+
+
 def test_an_interrupted_comparison_goes_on_where_it_was(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -257,6 +282,17 @@ def test_an_interrupted_comparison_goes_on_where_it_was(
         (("--data.pairs", "none.jsonl"), "none.jsonl: no such file"),
         (("--scorers", "{x: {scorer: Nothing}}", "--reference", "x"), "scorers.x: expected a scorer"),
         (("--lms", "[{model: data/nowhere}]"), "data/nowhere"),
+        (("--folds", "1"), "--folds: expected at least 2, found 1"),
+        (("--reference", "random directions"), "expected a single scorer, found a band"),
+        (
+            ("--scorers", "{mean difference: {scorer: LinearProbe, grid: {C: [1.0, much]}}}"),
+            "scorers.mean difference: expected a scorer",
+        ),
+        (
+            ("--scorers", "{mean difference: {scorer: LinearProbe, grid: {C: []}}}"),
+            "values for every argument of `grid`",
+        ),
+        (("--data.transfer", "{pairs: compare.yaml}"), "names of their own, found 'pairs' twice"),
     ],
 )
 def test_a_comparison_that_cannot_work_ends_with_one_sentence(
