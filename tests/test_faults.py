@@ -136,3 +136,34 @@ def test_two_processes_give_the_numbers_of_one(here: Path) -> None:
     assert [row[:2] for row in ours] == [row[:2] for row in one]
     assert [row[2] for row in ours] == pytest.approx([row[2] for row in one], abs=1e-3)
     assert metrics("run")["chosen"] == metrics("whole")["chosen"]
+
+
+def test_a_killed_comparison_does_no_finished_fit_twice(
+    tmp_path: Path, tiny_lm_folder: Path, small_sets: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scorers = "{mean difference: {scorer: MeanDifference}, LoRA: {scorer: LoRAProbe, batch_size: 4}, length: {scorer: Length}}"
+    files = [f"--data.{name}={path}" for name, path in small_sets.items() if name != "test_preferences"]
+    lms = f"[{{model: {tiny_lm_folder}, device: cpu}}]"
+    command = [
+        sys.executable,
+        "-m",
+        "probe",
+        "compare",
+        "--folds=2",
+        "--resamples=20",
+        "--lms",
+        lms,
+        "--scorers",
+        scorers,
+        *files,
+    ]
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(list(Path(".cache/fits").glob("*.safetensors"))) >= 3, killed)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    finished = len(list(Path(".cache/fits").glob("*.safetensors")))
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    n_fits = 3 * 2 + 2 + 2  # two halves, and the folds of the prompts, for the one that has a direction
+    assert 3 <= finished < n_fits
+    assert f"{n_fits} fits, {finished} of them finished before" in again.stdout
