@@ -194,6 +194,8 @@ def print_report(
     )
     console.print(f"Everything is in {folder}: {', '.join(left)}.")
     console.print(f"Next: tensorboard --logdir {folder.parent}", highlight=False)
+    if isinstance(scorer, HasDirection):
+        console.print('  or: python -m probe generate "Write a story about a town."', highlight=False)
 
 
 def _cell(estimate: Estimate) -> str:

@@ -1,11 +1,12 @@
 """A learned linear probe: logistic regression on standardised activations, all layers at once in the training loop."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from probe.activations import Activations
 from probe.errors import ProbeError
-from probe.rows import Pooling, Span
 from probe.scorers.directional import DirectionalScorer
 from probe.spec import LMSpec
 
@@ -17,29 +18,17 @@ class LinearProbe(DirectionalScorer):
 
     Args:
         lm: The language model to read; given once, in the `lm` section of a config.
-        span: Where pairs are read: over the instruction (prompt) or the text that answers it (response).
-        pooling: How a text's states become one vector to learn from.
-        layers: Blocks to read, 0-based; all by default.
-        cache_dir: Where activations are remembered between runs; null remembers nothing.
         C: Inverse strength of the regularisation, as in scikit-learn.
         iterations: L-BFGS iterations in each epoch.
+        reading: What to read and how to pool it, as `FrozenScorer` takes it.
     """
 
     bias: torch.nn.Parameter
     centre: Tensor
     scale: Tensor
 
-    def __init__(
-        self,
-        lm: LMSpec,
-        span: Span = "response",
-        pooling: Pooling = "mean",
-        layers: list[int] | None = None,
-        cache_dir: str | None = ".cache/activations",
-        C: float = 1.0,  # noqa: N803  (scikit-learn's name)
-        iterations: int = 20,
-    ) -> None:
-        super().__init__(lm, span, pooling, layers, cache_dir)
+    def __init__(self, lm: LMSpec, *, C: float = 1.0, iterations: int = 20, **reading: Any) -> None:  # noqa: N803
+        super().__init__(lm, **reading)
         self.C, self.iterations = C, iterations
 
     def build(self) -> None:

@@ -1,5 +1,7 @@
 """What directions that learned nothing reach, given the same choice of layer and sign: a band, not a point."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -8,7 +10,6 @@ from probe.activations import Activations
 from probe.directions import random_directions
 from probe.evaluation import EvaluationSet
 from probe.metrics import to_numpy
-from probe.rows import Pooling, Span
 from probe.scorers.frozen import FrozenScorer
 from probe.spec import LMSpec
 
@@ -18,12 +19,9 @@ class RandomDirections(FrozenScorer):
 
     Args:
         lm: The language model to read; given once, in the `lm` section of a config.
-        span: Where pairs are read: over the instruction (prompt) or the text that answers it (response).
-        pooling: How a text's states become one vector; the score needs the mean of unit states alone.
-        layers: Blocks to read, 0-based; all by default.
-        cache_dir: Where activations are remembered between runs; null remembers nothing.
         count: How many directions.
         seed: Draws them.
+        reading: What to read, as `FrozenScorer` takes it.
     """
 
     kind = "band"
@@ -32,17 +30,8 @@ class RandomDirections(FrozenScorer):
     layer_of: Tensor
     """`[R]` index of each direction's layer."""
 
-    def __init__(
-        self,
-        lm: LMSpec,
-        span: Span = "response",
-        pooling: Pooling = "mean",
-        layers: list[int] | None = None,
-        cache_dir: str | None = ".cache/activations",
-        count: int = 200,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(lm, span, pooling, layers, cache_dir)
+    def __init__(self, lm: LMSpec, *, count: int = 200, seed: int = 0, **reading: Any) -> None:
+        super().__init__(lm, **reading)
         self.count, self.seed = count, seed
 
     @property
