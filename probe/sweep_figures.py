@@ -56,5 +56,5 @@ def pareto_plot(cells: Sequence[Cell], recommended: Cell, budget: float) -> Figu
     axis.axvline(budget, color=GREEN, linestyle="--", label="budget")
     axis.plot(recommended.means["extra_nll"], recommended.gain, "*", color=ORANGE, markersize=14, label="recommended")
     axis.set(xlabel=STEERED_LABELS["extra_nll"], ylabel="gain over unsteered texts")
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
