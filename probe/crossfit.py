@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.data import Row, SplitRows, pair_rows, preference_rows, story_rows
+from probe.data import Row, Split, SplitRows, pair_rows, preference_rows, story_rows
 from probe.errors import ProbeError
 from probe.rows import Passage, Preference, RatedText, Span, TextPair
 
@@ -136,14 +136,14 @@ class CrossFit:
             random.Random(self.seed).shuffle(candidates)
             held = set(candidates[: max(2, round(VALIDATION_SHARE * len(candidates)))])
         learned = [p for p in pairs if p.group not in held and self._trains(p.group, part)]
-        rows = {
+        rows: dict[Split, list[Row]] = {
             "train": pair_rows(learned),
             "validation": [
                 *pair_rows([p for p in pairs if p.group in held]),
                 *(row for row in chosen_on if row.group in held),
             ],
         }
-        return SplitRows(rows, learned, batch_size, self.seed)  # type: ignore[arg-type]
+        return SplitRows(rows, learned, batch_size, self.seed)
 
     def _trains(self, group: str, part: Part) -> bool:
         if part.kind == "fold":

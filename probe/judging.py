@@ -58,15 +58,12 @@ class Judge:
         chosen = scores[:, scorer.columns.index(scorer.chosen)]
         shown = {scorer.chosen: chosen} if scorer.kind == "band" else dict(zip(scorer.columns, scores.T, strict=True))
         evaluation = judge.evaluate(shown | rivals, to_numpy(scorer.features[split].n_tokens))
-        on_test = (
-            {
-                "margins": {name: judge.difference(chosen, rivals[name]) for name in CONTROLS},
-                "people": judge.people(chosen),
-            }
-            if split == "test"
-            else {}
-        )
-        self.judgements[split] = Judgement(evaluation, chosen, self._bands[split], **on_test)  # type: ignore[arg-type]
+        margins: dict[str, Estimate] = {}
+        people = None
+        if split == "test":
+            margins = {name: judge.difference(chosen, rivals[name]) for name in CONTROLS}
+            people = judge.people(chosen)
+        self.judgements[split] = Judgement(evaluation, chosen, self._bands[split], margins, people)
         return self.judgements[split]
 
 

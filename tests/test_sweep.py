@@ -91,13 +91,17 @@ def fitted(
     return folder, data
 
 
+def opened(fitted: tuple[Path, dict[str, str]]) -> tuple[Direction, ContrastData]:
+    folder, files = fitted
+    data = ContrastData(**files)
+    data.setup("fit")
+    return Direction.load(folder / "lightning_logs/probe/version_0/direction"), data
+
+
 def test_no_group_is_searched_and_judged_nor_scores_its_own_prompts_nor_trained_the_direction(
     fitted: tuple[Path, dict[str, str]], tiny_lm: FrozenLM
 ) -> None:
-    folder, files = fitted
-    direction = Direction.load(folder / "lightning_logs/probe/version_0/direction")
-    data = ContrastData(**files)
-    data.setup("fit")
+    direction, data = opened(fitted)
     found = held_out(tiny_lm, direction, data, Sampling(4), "none", 99, 99)
     group_of = {row.prompt: row.group for rows in data.rows.values() for row in rows if row.pair >= 0}
     searched, judged = ({group_of[p] for p in ground.prompts} for ground in (found.search, found.test))
@@ -121,10 +125,7 @@ def test_no_group_is_searched_and_judged_nor_scores_its_own_prompts_nor_trained_
 def test_a_setting_steers_by_its_share_of_the_gap_at_its_layer(
     fitted: tuple[Path, dict[str, str]], tiny_lm: FrozenLM
 ) -> None:
-    folder, files = fitted
-    direction = Direction.load(folder / "lightning_logs/probe/version_0/direction")
-    data = ContrastData(**files)
-    data.setup("fit")
+    direction, data = opened(fitted)
     ground = held_out(tiny_lm, direction, data, Sampling(8), "none", 3, 3).search
     settings = [Setting(0, 2.0), Setting(2, 2.0)]
     cells, plain = sweep(ground, direction.vectors, settings, Budget(extra_nll=1e9, repetition=1e9))
