@@ -22,6 +22,7 @@ _ROOM_OF = {
     "Length": "scorers",
     "LinearProbe": "scorers",
     "LoRAProbe": "scorers",
+    "LoRAWriter": "scorers",
     "MeanDifference": "scorers",
     "PCA": "scorers",
     "Passage": "rows",

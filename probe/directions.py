@@ -56,6 +56,10 @@ class Direction:
             raise ProbeError(f"strength_unit: expected one of {sorted(scale)}, found {unit!r}; correct the config.")
         return value * scale[unit]
 
+    def deltas(self, value: float, unit: str, layers: Sequence[int]) -> dict[int, Tensor]:
+        """What steering adds after each of these blocks: layer -> lambda * a `[D]`; several layers share the strength out."""
+        return {k: self.strength(value / len(layers), unit, k) * self.at(k) for k in layers}
+
     def save(self, folder: Path) -> Path:
         """Writes `direction.safetensors` and `direction.json` into a folder."""
         folder.mkdir(parents=True, exist_ok=True)

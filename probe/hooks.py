@@ -92,14 +92,14 @@ class _Where:
 
 @contextmanager
 def ablate(directions: Mapping[nn.Module, Tensor]) -> Iterator[None]:
-    """Takes a unit direction a `[D]` out of each block's output: h <- h - a (a . h).
+    """Takes a unit direction a out of each block's output: h <- h - a (a . h); a is `[D]`, or `[B, D]` for one per row.
 
-    Source: Arditi et al. 2024, arXiv 2406.11717, equation 4.
+    A row of zeros takes nothing out. Source: Arditi et al. 2024, arXiv 2406.11717, equation 4.
     """
 
     def remove(h: Tensor, a: Tensor) -> Tensor:
         a = a.to(h)
-        return h - (h @ a)[..., None] * a
+        return h - (h @ a[..., None]) * a[..., None, :]
 
     with _edit({block: partial(remove, a=direction) for block, direction in directions.items()}):
         yield
@@ -110,7 +110,7 @@ def _edit(edits: Mapping[nn.Module, Callable[[Tensor], Tensor]]) -> Iterator[Non
     def hook_of(edit: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
             edited = edit(_residual(output))
-            # Falcon, BLOOM, MPT and GPT-J return (h, ...), most others h: give back what the next block expects.
+            # By family and version of transformers a block returns (h, ...) or h: give back what the next one expects.
             return edited if isinstance(output, Tensor) else (edited, *output[1:])
 
         return hook

@@ -5,7 +5,7 @@ import json
 import math
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,8 @@ from urllib.request import getproxies
 
 import torch
 from huggingface_hub.constants import ENDPOINT
+from peft import PeftModel
+from peft.helpers import rescale_adapter_scale
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
@@ -28,7 +30,7 @@ from transformers import (
 
 from probe.errors import ProbeError
 from probe.rows import Passage
-from probe.sampling import KeyedNoise
+from probe.sampling import Follower, KeyedNoise
 from probe.spec import LMSpec
 from probe.tokens import Encoded, PassageEncoder, TokenBatch, plan_batches
 
@@ -40,6 +42,8 @@ class FrozenLM(PassageEncoder):
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     spec: LMSpec = field(default_factory=LMSpec)
+    adapter: PeftModel | None = None
+    """LoRA inside the model, where somebody has put one in; `adapted` says how much of it is used."""
 
     def __post_init__(self) -> None:
         self.model.train(False)
@@ -154,6 +158,19 @@ class FrozenLM(PassageEncoder):
         ]
         return min((limit for limit in limits if limit), default=4096)
 
+    @contextmanager
+    def adapted(self, scale: float) -> Iterator[None]:
+        """Runs the model with its adapter's output times `scale`; at 0 it is bit by bit the model without one."""
+        if self.adapter is None:
+            assert scale == 0, "there is no adapter"
+            yield
+        elif scale == 0:
+            with self.adapter.disable_adapter():
+                yield
+        else:
+            with rescale_adapter_scale(self.adapter, scale):
+                yield
+
     @torch.inference_mode()
     def generate(
         self,
@@ -186,7 +203,7 @@ class FrozenLM(PassageEncoder):
             top_p=None,
             top_k=None,
             logits_processor=noise,
-            streamer=_Streamer(lambda new: follow(self._texts(new))) if follow else None,
+            streamer=Follower(lambda new: follow(self._texts(new))) if follow else None,
         )
         return self._texts(out[:, inputs["input_ids"].shape[1] :])
 
@@ -206,12 +223,16 @@ class FrozenLM(PassageEncoder):
         values = torch.full((len(passages),), math.nan)
         told = [row for row, passage in enumerate(passages) if passage.pooled.strip()]
         for batch, logits in self._logits(self.encode([passages[row] for row in told]), told, within):
-            rows = zip(batch.example.tolist(), logits, batch.input_ids, batch.pool_mask.bool(), strict=True)
-            for row, row_logits, ids, inside in rows:
-                # Row by row, since float32 over a whole vocabulary is large.
-                foretold = row_logits[:-1][inside[1:]].float()
-                values[row] = nn.functional.cross_entropy(foretold, ids[1:][inside[1:]])
+            values[batch.example.cpu()] = _mean_surprise(batch, logits).cpu()
         return values
+
+    def loss(self, encoded: Sequence[Encoded]) -> Tensor:
+        """Mean negative log-likelihood `[N]` as `nll` gives it, with gradient where it is on."""
+        parts = [
+            (batch.example, _mean_surprise(batch, logits))
+            for batch, logits in self._logits(encoded, range(len(encoded)))
+        ]
+        return torch.cat([values for _, values in parts])[torch.cat([rows for rows, _ in parts]).argsort()]
 
     @torch.inference_mode()
     def reply_logprobs(self, questions: Sequence[Encoded], starts: Sequence[Sequence[int]]) -> Tensor:
@@ -240,19 +261,12 @@ class FrozenLM(PassageEncoder):
             yield batch, logits
 
 
-class _Streamer:
-    """What `generate` of transformers hands the prompts to first, then one token of each row a step."""
-
-    def __init__(self, tell: Callable[[Tensor], None]) -> None:
-        self.tell, self.seen = tell, list[Tensor]()
-
-    def put(self, tokens: Tensor) -> None:
-        self.seen.append(tokens)
-        if len(self.seen) > 1:
-            self.tell(torch.stack(self.seen[1:], 1))
-
-    def end(self) -> None:
-        pass
+def _mean_surprise(batch: TokenBatch, logits: Tensor) -> Tensor:
+    """Mean negative log-likelihood `[B]` of each row's pooled span."""
+    found = []  # row by row, since float32 over a whole vocabulary is large
+    for row_logits, ids, inside in zip(logits, batch.input_ids, batch.pool_mask.bool(), strict=True):
+        found.append(nn.functional.cross_entropy(row_logits[:-1][inside[1:]].float(), ids[1:][inside[1:]]))
+    return torch.stack(found)
 
 
 def _hub_answers(model: str) -> bool:

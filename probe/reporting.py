@@ -76,7 +76,7 @@ class RunReport(L.Callback):
             for callback in steering if split == "validation" else ():
                 band = callback.band()
                 for measure, curve in callback.curves().items():
-                    figure = steering_curve(measure, curve, callback.strength_unit, band.get(measure, {}))
+                    figure = steering_curve(measure, curve, callback.unit, band.get(measure, {}))
                     board.add_figure(f"steer/curves/{measure}", figure, step)
 
 
@@ -254,15 +254,15 @@ def _print_stories(console: Console, steering: SteeringCallback) -> None:
     samples = {(s.prompt, s.strength): s for s in steering.samples}
     strengths = (0.0, steering.strengths[-1])
     console.print(
-        f"\nSteering at layer {steering.layer} (clean re-score with a direction from other groups, cosine "
-        f"{steering.cosine:.2f} with the one that steers; near 1 they are one vector and prove nothing alone):"
+        f"\nSteering {steering.unit}, scored at layer {steering.layer} on a clean forward with a direction from other groups "
+        f"(cosine {steering.cosine:.2f} with what steers; near 1 they are one vector and prove nothing alone):"
     )
     for prompt in list(dict.fromkeys(s.prompt for s in steering.samples))[:2]:
         console.print(f"\n[bold]{escape(prompt)}[/bold]", highlight=False)
         for strength in strengths:
             sample = samples[prompt, strength]
             witness = "" if sample.inventive_share is None else f", inventive {sample.inventive_share:.2f}"
-            label = "plain" if strength == 0 else f"steered {strength:g} {steering.strength_unit}"
+            label = "plain" if strength == 0 else f"steered {strength:g} {steering.unit}"
             console.print(
                 f"  {label} (score {sample.score:.3f}, extra NLL {sample.extra_nll:+.2f}{witness}):", highlight=False
             )

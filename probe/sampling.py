@@ -1,7 +1,10 @@
-"""Sampling whose noise is keyed by (seed, prompt, step): texts that differ in strength alone share their random numbers."""
+"""What is done at each step of generation: noise keyed by (seed, prompt, step), and word of the tokens so far.
+
+Texts that differ in strength alone share their random numbers.
+"""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,3 +40,23 @@ class KeyedNoise(LogitsProcessor):
 
 def _hash(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
+
+
+class Follower:
+    """A streamer of transformers for whole batches: it is handed the prompts first, then one token of each row a step.
+
+    Args:
+        tell: Given the new tokens `[B, T]` so far after each step.
+    """
+
+    def __init__(self, tell: Callable[[Tensor], None]) -> None:
+        self.tell, self.seen = tell, list[Tensor]()
+
+    def put(self, tokens: Tensor) -> None:
+        """Takes the prompts, and then each step's tokens `[B]`."""
+        self.seen.append(tokens)
+        if len(self.seen) > 1:
+            self.tell(torch.stack(self.seen[1:], 1))
+
+    def end(self) -> None:
+        """Nothing is left to tell."""

@@ -57,3 +57,22 @@ class Budget:
 
     extra_nll: float = 0.3
     repetition: float = 0.1
+
+
+@dataclass
+class DataFiles:
+    """The files that a direction was fitted with; its held-out groups give the prompts to steer on.
+
+    Args:
+        pairs: JSONL or CSV of contrastive pairs.
+        validation_stories: Rated texts whose groups are validation.
+        test_stories: Rated texts whose groups are test.
+        fractions: Share of groups for validation and for test where no stories decide it.
+        seed: Splits groups.
+    """
+
+    pairs: str
+    validation_stories: str | None = None
+    test_stories: str | None = None
+    fractions: tuple[float, float] = (0.2, 0.2)
+    seed: int = 0

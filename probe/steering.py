@@ -1,16 +1,17 @@
 """Steered generation: all arms of an experiment are written in shared batches, with common random numbers, and measured clean."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from probe.activations import ActivationExtractor
 from probe.directions import cosine_scores
-from probe.hooks import Tokens, add
+from probe.hooks import Tokens, ablate, add
 from probe.lm import FrozenLM
 from probe.rows import Passage
 from probe.storyteller import Oracle
@@ -43,13 +44,26 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to write: what is added to the residual stream, after which blocks; nothing is the unsteered model."""
+    """One way to write; where nothing is said, the unsteered model, asked with the prompt itself."""
 
     name: str
     deltas: Mapping[int, Tensor] = field(default_factory=dict)
-    """Layer -> lambda * a `[D]`, absolute."""
+    """Layer -> lambda * a `[D]`, absolute, added to the residual stream."""
     strength: float = 0.0
     """As the person said it, in their unit."""
+    ablated: Mapping[int, Tensor] = field(default_factory=dict)
+    """Layer -> unit vector `[D]` that is taken out of the residual stream."""
+    adapter: float = 0.0
+    """How much of the LM's adapter is used."""
+    asks: Mapping[str, str] = field(default_factory=dict)
+    """Prompt -> what the model is asked in its place; all else, what is measured too, goes by the prompt."""
+    temperature: float | None = None
+    """In place of the sampling's own."""
+
+    @property
+    def changes_the_model(self) -> bool:
+        """Whether the model itself is another one than the clean one."""
+        return bool(self.deltas or self.ablated or self.adapter)
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,7 @@ class SteeredText:
     extra_nll: float
     """Nats per token above the unsteered text of the same prompt, under the clean model; nan without one."""
     kl: float
-    """Mean over the generated tokens of log p steered - log p clean: how far the steered model has gone, in nats."""
+    """Mean over the generated tokens of log p - log p clean, in nats: how far the writer, as steered and asked, has gone."""
     repetition: float
     seed: int
     inventive_share: float | None = None
@@ -84,13 +98,21 @@ def write(lm: FrozenLM, asked: Asked, how: Sampling, progress: bool = False) -> 
     """
     from rich.progress import track
 
+    def shared(i: int) -> tuple[float, float]:
+        """What all rows of a batch have to share."""
+        arm = asked[i][1]
+        return arm.adapter, how.temperature if arm.temperature is None else arm.temperature
+
     # Prompts of like length side by side: less padding, fewer steps.
-    order = sorted(range(len(asked)), key=lambda i: len(asked[i][0]))
+    order = sorted(range(len(asked)), key=lambda i: (shared(i), len(asked[i][0])))
+    alike = [(key, list(rows)) for key, rows in groupby(order, shared)]
+    batches = [(key, rows[i : i + how.rows]) for key, rows in alike for i in range(0, len(rows), how.rows)]
     texts = [""] * len(asked)
-    for start in track(range(0, len(order), how.rows), "writing", disable=not progress):
-        rows = order[start : start + how.rows]
-        with steered(lm, [asked[i][1] for i in rows], how.tokens):
-            written = lm.generate([asked[i][0] for i in rows], how.max_new_tokens, how.temperature, how.seed)
+    for (_, temperature), rows in track(batches, "writing", disable=not progress):
+        prompts, arms = zip(*(asked[i] for i in rows), strict=True)
+        questions = [arm.asks.get(prompt, prompt) for prompt, arm in zip(prompts, arms, strict=True)]
+        with steered(lm, arms, how.tokens):
+            written = lm.generate(questions, how.max_new_tokens, temperature, how.seed)
         for i, text in zip(rows, written, strict=True):
             texts[i] = text
     return texts
@@ -98,18 +120,26 @@ def write(lm: FrozenLM, asked: Asked, how: Sampling, progress: bool = False) -> 
 
 @contextmanager
 def steered(lm: FrozenLM, arms: Sequence[Arm], tokens: Tokens | Tensor) -> Iterator[None]:
-    """Steers each row of the forward passes within by its own arm."""
-    layers = sorted({layer for arm in arms for layer in arm.deltas})
-    nothing = torch.zeros(lm.hidden_size)
-    deltas = {k: torch.stack([arm.deltas.get(k, nothing).cpu() for arm in arms]).to(lm.device) for k in layers}
-    with add({lm.blocks[k]: delta for k, delta in deltas.items()}, tokens):
+    """Steers each row of the forward passes within by its own arm; arms of one batch use as much of the adapter."""
+    (scale,) = {arm.adapter for arm in arms}
+    taken_out = _per_row(lm, [arm.ablated for arm in arms])
+    with lm.adapted(scale), ablate(taken_out), add(_per_row(lm, [arm.deltas for arm in arms]), tokens):
         yield
+
+
+def _per_row(lm: FrozenLM, vectors: Sequence[Mapping[int, Tensor]]) -> dict[nn.Module, Tensor]:
+    """Block -> a vector for each row `[B, D]`, zeros where a row has none."""
+    nothing = torch.zeros(lm.hidden_size)
+    layers = sorted({layer for of_row in vectors for layer in of_row})
+    return {
+        lm.blocks[k]: torch.stack([of_row.get(k, nothing).cpu() for of_row in vectors]).to(lm.device) for k in layers
+    }
 
 
 def measure(
     lm: FrozenLM, asked: Asked, texts: Sequence[str], how: Sampling, layer: int, other: Tensor, witness: Witness
 ) -> list[SteeredText]:
-    """Measures texts on forward passes without any steering; only `kl` also asks the steered model.
+    """Measures texts on forward passes without any steering, after the prompt; only `kl` also asks the writer, as it was asked.
 
     Args:
         lm: The model that wrote them.
@@ -123,14 +153,17 @@ def measure(
     passages = [Passage(prompt, text) for (prompt, _), text in zip(asked, texts, strict=True)]
     read = [i for i, text in enumerate(texts) if text.strip()]
     scores = torch.full((len(texts),), torch.nan)
-    if read:
-        clean = ActivationExtractor(lm, [layer])([passages[i] for i in read])
-        scores[read] = cosine_scores(clean.unit_mean, other[None])[:, 0]
-    nll = lm.nll(passages)
-    steered_nll = lm.nll(
-        passages, lambda batch: steered(lm, [asked[i][1] for i in batch.example.tolist()], _where(batch, how))
-    )
-    unsteered = {prompt: float(nll[i]) for i, (prompt, arm) in enumerate(asked) if not arm.deltas}
+    with lm.adapted(0):
+        if read:
+            clean = ActivationExtractor(lm, [layer])([passages[i] for i in read])
+            scores[read] = cosine_scores(clean.unit_mean, other[None])[:, 0]
+        nll = lm.nll(passages)
+    own = _own_nll(lm, asked, texts, how, nll)
+    unsteered = {
+        prompt: float(nll[i])
+        for i, (prompt, arm) in enumerate(asked)
+        if not (arm.changes_the_model or arm.asks or arm.temperature)
+    }
     oracle = Oracle() if witness == "storyteller" else None
     found = []
     for i, ((prompt, arm), text) in enumerate(zip(asked, texts, strict=True)):
@@ -143,7 +176,7 @@ def measure(
                 text=text,
                 score=float(scores[i]),
                 extra_nll=float(nll[i]) - unsteered.get(prompt, float("nan")),
-                kl=float(nll[i] - steered_nll[i]),
+                kl=float(nll[i] - own[i]),
                 repetition=repetition(text),
                 seed=how.seed,
                 inventive_share=reading.inventive_share if reading else None,
@@ -152,6 +185,21 @@ def measure(
             )
         )
     return found
+
+
+def _own_nll(lm: FrozenLM, asked: Asked, texts: Sequence[str], how: Sampling, clean: Tensor) -> Tensor:
+    """Mean NLL `[N]` of each text under the model that wrote it, asked as it was asked; `clean` where that is the clean one."""
+    values = clean.clone()
+    other = [i for i, (prompt, arm) in enumerate(asked) if arm.changes_the_model or prompt in arm.asks]
+    for _, group in groupby(sorted(other, key=lambda i: asked[i][1].adapter), lambda i: asked[i][1].adapter):
+        rows = list(group)
+        passages = [Passage(asked[i][1].asks.get(asked[i][0], asked[i][0]), texts[i]) for i in rows]
+
+        def within(batch: TokenBatch, rows: list[int] = rows) -> AbstractContextManager[None]:
+            return steered(lm, [asked[rows[j]][1] for j in batch.example.tolist()], _where(batch, how))
+
+        values[rows] = lm.nll(passages, within)
+    return values
 
 
 def _where(batch: TokenBatch, how: Sampling) -> Tokens | Tensor:

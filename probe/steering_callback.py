@@ -1,9 +1,9 @@
-"""The callback that shows after each epoch what the direction under training does to stories."""
+"""The callback that shows after each epoch what the direction, or the adapter, under training does to stories."""
 
 import html
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,24 +13,28 @@ import torch
 from torch import Tensor
 
 from probe.data import Row
-from probe.directions import mean_difference, random_directions
+from probe.directions import Direction, mean_difference, random_directions
 from probe.effects import Curve, band, curves
 from probe.errors import ProbeError
 from probe.files import atomic_write
+from probe.rows import Passage
 from probe.scorers.directional import DirectionalScorer
+from probe.scorers.lora import LoRAScorer
 from probe.steering import Arm, Sampling, SteeredText, Witness, measure, write
 
 
 class SteeringCallback(L.Callback):
     """Steers a few dull prompts after each validation and measures the result away from the steering.
 
-    The text is re-scored without the hook, with a mean difference from validation groups that neither trained the
-    direction nor gave the prompts. The cosine of the two is logged: near 1 they are one vector, and only the witness,
-    which shares neither vector nor states, can support a claim. Random directions of equal norm are the null.
+    Where a LoRA is under training the adapter writes, and a strength is how much of its output is used; a scorer that has no
+    direction and leaves the LM alone steers nothing. The text is re-scored without the hook, with a mean difference from
+    validation groups that neither trained the direction nor gave the prompts. The cosine of the two is logged: near 1 they
+    are one vector, and only the witness, which shares neither vector nor states, can support a claim. Random directions of
+    equal norm are the null.
 
     Args:
-        strengths: How much of the direction to add; 0, the unsteered model, is always shown beside them.
-        strength_unit: `gap` (distances of the class means), `norm` (shares of the residual norm) or `absolute`.
+        strengths: How much of the direction to add, or of the adapter to use; 0, the unsteered model, is always shown too.
+        strength_unit: Of a direction: `gap` (distances of the class means), `norm` (shares of the residual norm) or `absolute`.
         n_prompts: Uncreative held-out prompts to steer; 0 does not steer.
         n_random: Random directions of equal norm that steer the same prompts at the same strengths.
         max_new_tokens: Length limit of a story.
@@ -66,7 +70,7 @@ class SteeringCallback(L.Callback):
         self.samples: list[SteeredText] = []
         self.random: list[list[SteeredText]] = []
         """One list per random direction, of all strengths but 0."""
-        self.layer, self.cosine = -1, float("nan")
+        self.layer, self.cosine, self.unit = -1, float("nan"), str(strength_unit)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Runs after the scorer has chosen its layer."""
@@ -75,36 +79,45 @@ class SteeringCallback(L.Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking or not (self.n_prompts and due):
             return
         folder = trainer.log_dir  # asks every process, so it stands before what only the first one does
-        if trainer.is_global_zero and isinstance(pl_module, DirectionalScorer):
+        if trainer.is_global_zero and isinstance(pl_module, DirectionalScorer | LoRAScorer):
             self._steer(pl_module)
             self._log(trainer, folder)
 
-    def _steer(self, scorer: DirectionalScorer) -> None:
+    def _steer(self, scorer: DirectionalScorer | LoRAScorer) -> None:
         rows = scorer.data.rows["validation"]
         groups = sorted({row.group for row in rows if row.pair >= 0})
         if len(groups) < 2:
             return
         prompt_groups = groups[: len(groups) // 2]
         prompts = dull_prompts(rows, prompt_groups)[: self.n_prompts]
-        direction, self.layer = scorer.direction(), scorer.chosen_layer
-        a, other = direction.at(self.layer), self._other_direction(scorer, set(prompt_groups))
-        self.cosine = float(a @ other)
-        null = random_directions(self.n_random, [self.layer], len(a), self.how.seed)[:, 0]
-        arms = []
-        for name, vector in [("direction", a), *((f"random {i}", v) for i, v in enumerate(null))]:
-            for s in self.strengths:
-                delta = direction.strength(s, self.strength_unit, self.layer) * vector
-                if s or name == "direction":
-                    arms.append(Arm(name, {self.layer: delta} if s else {}, s))
+        self.layer, other = scorer.chosen_layer, self._other_direction(scorer, set(prompt_groups))
+        if isinstance(scorer, LoRAScorer):
+            self.unit, arms = "of the adapter", [Arm("adapter", strength=s, adapter=s) for s in self.strengths]
+            moved = scorer.shift([Passage(prompt) for prompt in prompts]).cpu()
+            self.cosine = float(torch.cosine_similarity(moved, other, dim=0))
+        else:
+            self.unit, arms = self.strength_unit, self._arms(scorer.direction())
+            self.cosine = float(scorer.direction().at(self.layer) @ other)
         asked = [(prompt, arm) for arm in arms for prompt in prompts]
         measured = measure(
             scorer.lm, asked, write(scorer.lm, asked, self.how), self.how, self.layer, other, self.witness
         )
-        self.samples = [sample for sample in measured if sample.arm == "direction"]
-        self.random = [[s for s in measured if s.arm == f"random {i}"] for i in range(self.n_random)]
+        of_arm = {name: [s for s in measured if s.arm == name] for name in dict.fromkeys(arm.name for arm in arms)}
+        self.samples, *self.random = of_arm.values()
 
-    def _other_direction(self, scorer: DirectionalScorer, taken: set[str]) -> Tensor:
-        """Mean difference `[D]` of the validation pairs whose groups are not `taken`."""
+    def _arms(self, direction: Direction) -> list[Arm]:
+        """The direction at every strength, and random ones of equal norm at every strength but 0."""
+        null = random_directions(self.n_random, direction.layers, direction.vectors.shape[1], self.how.seed)
+        rivals = [(f"random {i}", replace(direction, vectors=vectors)) for i, vectors in enumerate(null)]
+        return [Arm("direction")] + [
+            Arm(name, rival.deltas(s, self.strength_unit, [self.layer]), s)
+            for name, rival in [("direction", direction), *rivals]
+            for s in self.strengths
+            if s
+        ]
+
+    def _other_direction(self, scorer: DirectionalScorer | LoRAScorer, taken: set[str]) -> Tensor:
+        """Mean difference `[D]` of the validation pairs whose groups are not `taken`, read by the frozen LM."""
         rows = scorer.data.rows["validation"]
         h = scorer.features["validation"].pooled(scorer.pooling)[:, scorer.extractor.layers.index(scorer.chosen_layer)]
         sides = [

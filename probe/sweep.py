@@ -4,24 +4,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from probe.bootstrap import Estimate, group_bootstrap
 from probe.directions import Direction
 from probe.effects import mean_over_prompts
-from probe.lm import FrozenLM
+from probe.held_out import Ground
 from probe.metrics import Floats
 from probe.spec import Budget
-from probe.steering import MEASURES, Arm, Sampling, SteeredText, Witness, measure, write
+from probe.steering import MEASURES, Arm, SteeredText
 
 
 @dataclass(frozen=True)
 class Setting:
     """Where and how much to steer."""
 
-    layer: int
+    layers: tuple[int, ...]
+    """Usually one; several share the strength out."""
     strength: float
-    """In class gaps of the direction at that layer; a random direction gets the same length."""
+    """In class gaps of the direction at each layer; a random direction gets the same length."""
+
+    @property
+    def where(self) -> str:
+        """The layers in words."""
+        return str(self.layers[0]) if len(self.layers) == 1 else f"{self.layers[0]}-{self.layers[-1]}"
+
+    def arm(self, direction: Direction, name: str) -> Arm:
+        """Steering with a direction, which may be a random one with our gaps."""
+        return Arm(name, direction.deltas(self.strength, "gap", self.layers), self.strength)
 
 
 @dataclass(frozen=True)
@@ -38,57 +47,22 @@ class Cell:
     affordable: bool
 
 
-@dataclass(frozen=True)
-class Ground:
-    """What steered texts of one experiment share.
-
-    Args:
-        lm: The model.
-        direction: Its gaps and norms give the lengths, also those of random directions.
-        prompts: Uncreative prompts, steered and not.
-        other: Unit vector `[D]` that scores all texts at the layer where the direction reads best, from other groups.
-        how: How texts are written.
-        witness: Who else reads them.
-    """
-
-    lm: FrozenLM
-    direction: Direction
-    prompts: Sequence[str]
-    other: Tensor
-    how: Sampling
-    witness: Witness
-
-    def arm(self, setting: Setting, vectors: Tensor, name: str = "direction") -> Arm:
-        """Steering by a setting along unit vectors `[L, D]`."""
-        row = self.direction.layers.index(setting.layer)
-        length = self.direction.strength(setting.strength, "gap", setting.layer)
-        return Arm(name, {setting.layer: length * vectors[row]}, setting.strength)
-
-    def texts(self, arms: Sequence[Arm], progress: bool = False) -> list[list[SteeredText]]:
-        """Writes and measures each arm's texts, an unsteered arm first among them."""
-        asked = [(prompt, arm) for arm in arms for prompt in self.prompts]
-        layer = self.direction.chosen
-        assert layer is not None
-        written = write(self.lm, asked, self.how, progress)
-        measured = measure(self.lm, asked, written, self.how, layer, self.other, self.witness)
-        n = len(self.prompts)
-        return [measured[i * n : (i + 1) * n] for i in range(len(arms))]
-
-
 def sweep(
-    ground: Ground, vectors: Tensor, settings: Sequence[Setting], budget: Budget, progress: bool = False
+    ground: Ground, direction: Direction, settings: Sequence[Setting], budget: Budget, progress: bool = False
 ) -> tuple[list[Cell], dict[str, float]]:
-    """Measures every setting along unit vectors `[L, D]`; also the means of the unsteered texts."""
-    arms = [Arm("unsteered"), *(ground.arm(setting, vectors) for setting in settings)]
+    """Measures every setting along a direction, ours or a random one; also the means of the unsteered texts."""
+    arms = [Arm("unsteered"), *(setting.arm(direction, "direction") for setting in settings)]
     plain, *steered = [_means(texts) for texts in ground.texts(arms, progress)]
-    told = "inventive_share" if "inventive_share" in plain else "score"
+    told = ground.told_by
     cells = []
     for setting, means in zip(settings, steered, strict=True):
-        length = ground.direction.strength(setting.strength, "gap", setting.layer)
+        share = setting.strength / len(setting.layers)
+        lengths = [direction.strength(share, "gap", k) for k in setting.layers]
+        norms = [direction.strength(1.0, "norm", k) for k in setting.layers]
         cheap = means["extra_nll"] <= budget.extra_nll
         fresh = means["repetition"] - plain["repetition"] <= budget.repetition
-        norm = length / ground.direction.strength(1.0, "norm", setting.layer)
-        cells.append(Cell(setting, length, norm, means, means[told] - plain[told], bool(cheap and fresh)))
+        of_norm = sum(length / norm for length, norm in zip(lengths, norms, strict=True))
+        cells.append(Cell(setting, sum(lengths), of_norm, means, means[told] - plain[told], bool(cheap and fresh)))
     return cells, plain
 
 
@@ -140,19 +114,19 @@ def share_of_gap(
     return group_bootstrap(statistic, groups)[0]
 
 
-def at_matched(cells: Sequence[Cell], by: str, target: float) -> dict[int, dict[str, float]]:
+def at_matched(cells: Sequence[Cell], by: str, target: float) -> dict[str, dict[str, float]]:
     """Layer -> its measures where `by` reaches the target, by linear interpolation along the strengths.
 
     `by` is `strength_absolute`, `strength_norm`, or a measure such as `kl`; a layer that does not reach the target is left out.
     """
-    found: dict[int, dict[str, float]] = {}
-    for layer in sorted({cell.setting.layer for cell in cells}):
-        path = sorted((c for c in cells if c.setting.layer == layer), key=lambda c: c.setting.strength)
+    found: dict[str, dict[str, float]] = {}
+    for where in dict.fromkeys(cell.setting.where for cell in cells):
+        path = sorted((c for c in cells if c.setting.where == where), key=lambda c: c.setting.strength)
         x = np.array([getattr(c, by) if hasattr(c, by) else c.means[by] for c in path])
         x = np.maximum.accumulate(x)  # a noisy measure may dip; the first strength that reaches the target counts
         if x[0] <= target <= x[-1]:
             measures: Mapping[str, list[float]] = {m: [c.means.get(m, np.nan) for c in path] for m in path[0].means}
-            found[layer] = {m: float(np.interp(target, x, values)) for m, values in measures.items()}
-            found[layer]["gain"] = float(np.interp(target, x, [c.gain for c in path]))
-            found[layer]["strength"] = float(np.interp(target, x, [c.setting.strength for c in path]))
+            found[where] = {m: float(np.interp(target, x, values)) for m, values in measures.items()}
+            found[where]["gain"] = float(np.interp(target, x, [c.gain for c in path]))
+            found[where]["strength"] = float(np.interp(target, x, [c.setting.strength for c in path]))
     return found

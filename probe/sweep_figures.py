@@ -12,13 +12,13 @@ from probe.sweep import Cell, pareto
 
 def heat_map(cells: Sequence[Cell], measure: str, recommended: Cell) -> Figure:
     """One measure at every layer and strength; the recommended setting is framed."""
-    layers = sorted({c.setting.layer for c in cells})
+    places = list(dict.fromkeys(c.setting.where for c in cells))
     strengths = sorted({c.setting.strength for c in cells})
-    values: Floats = np.full((len(layers), len(strengths)), np.nan)
+    values: Floats = np.full((len(places), len(strengths)), np.nan)
     for c in cells:
         value = c.gain if measure == "gain" else c.means.get(measure, np.nan)
-        values[layers.index(c.setting.layer), strengths.index(c.setting.strength)] = value
-    figure = Figure(figsize=(1.6 + 0.75 * len(strengths), 1.6 + 0.5 * len(layers)), layout="constrained")
+        values[places.index(c.setting.where), strengths.index(c.setting.strength)] = value
+    figure = Figure(figsize=(1.6 + 0.75 * len(strengths), 1.6 + 0.5 * len(places)), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(values, cmap="cividis", aspect="auto", origin="lower")
     figure.colorbar(image, label=STEERED_LABELS.get(measure, "gain over unsteered texts"))
@@ -28,13 +28,13 @@ def heat_map(cells: Sequence[Cell], measure: str, recommended: Cell) -> Figure:
         if np.isfinite(value):
             colour = "white" if value < middle else "black"
             axis.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
-    at = strengths.index(recommended.setting.strength), layers.index(recommended.setting.layer)
+    at = strengths.index(recommended.setting.strength), places.index(recommended.setting.where)
     axis.plot(
         [at[0]], [at[1]], marker="s", markersize=26, markerfacecolor="none", markeredgecolor=ORANGE, markeredgewidth=2
     )
     axis.set(xlabel="strength (class gaps)", ylabel="layer (block, 0-based)")
     axis.set_xticks(range(len(strengths)), [f"{s:g}" for s in strengths])
-    axis.set_yticks(range(len(layers)), [str(k) for k in layers])
+    axis.set_yticks(range(len(places)), places)
     return figure
 
 
@@ -52,7 +52,7 @@ def pareto_plot(cells: Sequence[Cell], recommended: Cell, budget: float) -> Figu
         label="beaten by no other",
     )
     for c in front:
-        axis.annotate(f"{c.setting.layer}: {c.setting.strength:g}", (c.means["extra_nll"], c.gain), fontsize=7)
+        axis.annotate(f"{c.setting.where}: {c.setting.strength:g}", (c.means["extra_nll"], c.gain), fontsize=7)
     axis.axvline(budget, color=GREEN, linestyle="--", label="budget")
     axis.plot(recommended.means["extra_nll"], recommended.gain, "*", color=ORANGE, markersize=14, label="recommended")
     axis.set(xlabel=STEERED_LABELS["extra_nll"], ylabel="gain over unsteered texts")

@@ -15,15 +15,15 @@ from rich.console import Console
 from rich.table import Table
 
 from probe.bootstrap import Estimate
-from probe.directions import Direction
 from probe.effects import mean_over_prompts
 from probe.files import atomic_write
+from probe.held_out import Ground
 from probe.reporting import without_nan
 from probe.spec import Budget
 from probe.steering import MEASURES, SteeredText
 from probe.sweep import Cell, at_matched, pareto
 from probe.sweep_figures import heat_map, pareto_plot
-from probe.sweep_trial import HeldOut, Judged, Searched
+from probe.sweep_trial import Judged, Searched
 from probe.textstats import compression_ratio, distinct, self_bleu
 
 MATCHED = {"strength_norm": (0.1, 0.2, 0.4), "kl": (0.1, 0.2, 0.4), "strength_absolute": (1.0, 2.0, 3.0)}
@@ -34,30 +34,29 @@ class SweepReport:
     """Writes everything of one sweep."""
 
     def __init__(
-        self,
-        output: str,
-        direction_folder: Path,
-        direction: Direction,
-        held_out: HeldOut,
-        budget: Budget,
-        searched: Searched,
-        judged: Judged,
+        self, output: str, direction_folder: Path, ground: Ground, budget: Budget, searched: Searched, judged: Judged
     ) -> None:
         self.board = TensorBoardLogger(output, name="", default_hp_metric=False)
-        self.folder, self.direction_folder, self.direction = Path(self.board.log_dir), direction_folder, direction
-        self.held_out, self.budget, self.searched, self.judged = held_out, budget, searched, judged
+        self.folder, self.direction_folder = Path(self.board.log_dir), direction_folder
+        self.ground, self.budget, self.searched, self.judged = ground, budget, searched, judged
 
     def write(self, console: Console) -> None:
         """Saves the setting into the direction, prints, and writes files and figures."""
         best = self.searched.recommended
-        setting = {"layer": best.setting.layer, "strength": best.setting.strength, "strength_unit": "gap"}
+        layers = list(best.setting.layers)
+        setting = {
+            "layer": layers[0] if len(layers) == 1 else layers,
+            "strength": best.setting.strength,
+            "strength_unit": "gap",
+        }
         budget = {
             "budget": asdict(self.budget),
             "affordable": best.affordable,
-            "tokens": self.held_out.search.how.tokens,
+            "tokens": self.ground.how.tokens,
         }
-        provenance = {**self.direction.provenance, "recommended": {**setting, **budget}}
-        replace(self.direction, provenance=provenance).save(self.direction_folder)
+        direction = self.ground.direction
+        provenance = {**direction.provenance, "recommended": {**setting, **budget}}
+        replace(direction, provenance=provenance).save(self.direction_folder)
         for measure in ("gain", *(m for m in MEASURES if any(m in c.means for c in self.searched.cells))):
             self.board.experiment.add_figure(f"sweep/{measure}", heat_map(self.searched.cells, measure, best))
         self.board.experiment.add_figure("sweep/pareto", pareto_plot(self.searched.cells, best, self.budget.extra_nll))
@@ -70,7 +69,9 @@ class SweepReport:
             "recommended": setting,
             "cells": [_flat(cell) for cell in self.searched.cells],
             "unsteered": self.searched.plain,
-            "pareto": [asdict(cell.setting) for cell in pareto(self.searched.cells)],
+            "pareto": [
+                {"layer": cell.setting.where, "strength": cell.setting.strength} for cell in pareto(self.searched.cells)
+            ],
             "matched": self.matched(),
             "share_of_gap": asdict(self.judged.share),
             "random_shares": self.judged.random_shares,
@@ -96,7 +97,7 @@ class SweepReport:
         """The three sets of texts side by side, on prompts that were not searched on."""
         table = Table(
             box=SIMPLE_HEAD,
-            title=f"{len(self.held_out.test.prompts)} prompts that were not searched on, 95 % intervals",
+            title=f"{len(self.ground.prompts)} prompts that were not searched on, 95 % intervals",
         )
         for name in ("", *self.judged.texts):
             table.add_column(name)
@@ -110,9 +111,9 @@ class SweepReport:
     def verdict(self) -> list[str]:
         """What the recommended setting reaches, beside random directions, and where the layers differ."""
         best, share = self.searched.recommended, self.judged.share
-        by = "the witness" if self.held_out.test.witness != "none" else "the clean re-score (no witness)"
+        by = "the witness" if self.ground.witness != "none" else "the clean re-score (no witness)"
         where = (
-            f"layer {best.setting.layer} at {best.setting.strength:g} class gaps ({best.strength_absolute:.2f} absolute, "
+            f"layer {best.setting.where} at {best.setting.strength:g} class gaps ({best.strength_absolute:.2f} absolute, "
             f"{best.strength_norm:.2f} of the residual norm)"
         )
         budget = f"{self.budget.extra_nll:g} nats of extra NLL and {self.budget.repetition:g} of repetition"
@@ -129,7 +130,7 @@ class SweepReport:
                 f"{n} random directions of equal norm, each with its own search: {low:.2f} to {high:.2f} (5-95 %)."
             )
         lines.append(
-            f"The direction that scores the texts has cosine {self.held_out.cosine:.2f} with the one that steers."
+            f"The direction that scores the texts has cosine {self.ground.cosine:.2f} with the one that steers."
         )
         for by, targets in self.matched().items():
             for target, layers in targets.items():
@@ -141,7 +142,7 @@ class SweepReport:
         )
         return lines
 
-    def matched(self) -> dict[str, dict[str, dict[int, dict[str, float]]]]:
+    def matched(self) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
         """The layers compared where they are equally strong, or cost the same."""
         cells = self.searched.cells
         return {by: {f"{x:g}": at_matched(cells, by, x) for x in targets} for by, targets in MATCHED.items()}
@@ -165,7 +166,8 @@ def _cell(estimate: Estimate) -> str:
 
 def _flat(cell: Cell) -> dict[str, Any]:
     return {
-        **asdict(cell.setting),
+        "layer": cell.setting.where,
+        "strength": cell.setting.strength,
         "strength_absolute": cell.strength_absolute,
         "strength_norm": cell.strength_norm,
         **cell.means,

@@ -194,7 +194,7 @@ class Tournament:
             tensors["crossed"] = scores[[number[p] for p in cells], column].reshape(-1, 2, 2)
         here = in_test[self.crossfit.judged_on] or everything
         if isinstance(scorer, HasShift):
-            tensors["shift"], facts["shift_layer"] = scorer.shift(here), scorer.layer
+            tensors["shift"], facts["shift_layer"] = scorer.shift(here), scorer.chosen_layer
         if fold == 0:
             scorer.extractor = ActivationExtractor(self.lm, scorer.extractor.layers)  # remembers nothing
             started = time.perf_counter()

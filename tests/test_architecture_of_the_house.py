@@ -11,17 +11,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "probe").rglob("*.py"))
 
-SHARED_BY_SCORERS = ("base", "frozen", "directional", "measure")
+SHARED_BY_SCORERS = ("base", "frozen", "directional", "measure", "lora")
 SCORERS = sorted({f.stem for f in FILES if f.parent.name == "scorers"} - {*SHARED_BY_SCORERS, "__init__"})
 """One file each; that none leans on another is tested below."""
 
 ROOMS = (
     "errors", "files", "rows", "spec", "textstats", "audit", "chat", "hooks", "directions", "geometry", "metrics", "bootstrap",
     "people", "storyteller", "data", "evaluation", "sampling", "tokens", "lm", "activations", "preflight", "plugins",
-    "scorers.base", "scorers.frozen", "scorers.directional", "scorers.measure",
+    "scorers.base", "scorers.frozen", "scorers.directional", "scorers.measure", "scorers.lora",
     *(f"scorers.{name}" for name in SCORERS), "scorers", "judging", "steering", "effects", "steering_callback", "figures",
     "reporting", "crossfit", "tournament", "sheets", "standings", "comparison", "comparison_figures", "comparison_table",
-    "comparison_report", "sweep", "sweep_trial", "sweep_figures", "sweep_report",
+    "comparison_report", "held_out", "sweep", "sweep_trial", "sweep_figures", "sweep_report",
     "commands.audit", "commands.compare", "commands.generate", "commands.pairs", "commands.sweep", "commands", "cli", "__main__",
 )  # fmt: skip
 """A room imports only rooms above it, that is, to its left. A new room takes its place here first."""

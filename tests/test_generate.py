@@ -17,6 +17,7 @@ from tiny import n_hooks
 from probe.cli import main
 from probe.commands.generate import arms_of, show, side_by_side
 from probe.directions import Direction, random_directions
+from probe.hooks import ablate
 from probe.lm import FrozenLM
 from probe.spec import LMSpec
 from probe.steering import Arm, Sampling, write
@@ -109,6 +110,28 @@ def test_a_strength_is_converted_at_the_layer_that_is_steered(
     _, _, (plain, arm) = arms_of(direction, 0, 2.0, unit)
     assert not plain.deltas
     assert torch.allclose(arm.deltas[0], 2 * scale * direction.vectors[0])
+
+
+def test_several_layers_share_the_strength_out(here: Path, lm: FrozenLM, direction: Direction) -> None:
+    records = written(*PROMPTS, strength=4, layer="[0, 1]")
+    assert [r["text"] for r in records][1::2] == texts_of(
+        lm, {k: 2 * (1.5, GAP)[k] * direction.vectors[k] for k in (0, 1)}
+    )
+    assert records[-1]["layer"] == [0, 1]
+
+
+def test_the_direction_is_taken_out_at_every_layer_that_it_has_or_at_those_asked_for(
+    here: Path, lm: FrozenLM, direction: Direction, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options, layers in (({}, (0, 1)), ({"layer": 1}, (1,))):
+        records = written(*PROMPTS, ablate="true", **options)
+        with ablate({lm.blocks[k]: direction.vectors[k] for k in layers}):
+            expected = [lm.generate([prompt], 8, 0.8, 0)[0] for prompt in PROMPTS]
+        assert [r["text"] for r in records if r["ablated"]] == expected
+        assert [r["text"] for r in records if not r["ablated"]] == texts_of(lm, {})
+    assert "taken out of" in " ".join(capsys.readouterr().out.split())
+    assert main(command(PROMPTS[0], ablate="true", strength=1)) == 2
+    assert "expected no strength beside it" in capsys.readouterr().err
 
 
 def test_the_prompt_or_the_text_alone_can_be_steered(here: Path, lm: FrozenLM, direction: Direction) -> None:

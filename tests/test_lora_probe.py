@@ -18,7 +18,7 @@ from probe.data import ContrastData
 from probe.errors import ProbeError
 from probe.lm import FrozenLM
 from probe.rows import Passage
-from probe.scorers import LoRAProbe, MeanDifference, Scorer, lora_probe
+from probe.scorers import LoRAProbe, MeanDifference, Scorer, lora
 from probe.scorers.base import HasShift
 from probe.spec import LMSpec
 
@@ -116,7 +116,7 @@ def test_the_gradient_reaches_every_adapter_and_nothing_else_in_any_architecture
 ) -> None:
     lm = make_lm(architecture)
     with warnings.catch_warnings(action="error"):
-        peft = lora_probe.adapt(lm, LAYER, 4, 8)
+        peft = lora.adapt(lm, LAYER, 4, 8)
     encoded = lm.encode(STORIES)
     ActivationExtractor(lm, [LAYER]).states(encoded, [2, 0]).square().sum().backward()
     adapters = {name: p for name, p in peft.named_parameters() if "lora_" in name}
@@ -131,10 +131,10 @@ def test_the_gradient_reaches_every_adapter_and_nothing_else_in_any_architecture
 def test_where_queries_and_values_have_unknown_names_every_linear_layer_is_adapted(
     tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lora_probe, "QUERY_AND_VALUE", set())
+    monkeypatch.setattr(lora, "QUERY_AND_VALUE", set())
     # 21 layers of 35: from 20 on PEFT shortens their names, and must not hit those of later blocks.
     lm = FrozenLM(build_model(num_hidden_layers=5), tiny_tokenizer)
-    lora_probe.adapt(lm, 2, 4, 8)
+    lora.adapt(lm, 2, 4, 8)
     adapted = {name.removesuffix(".lora_A") for name, _ in lm.model.named_modules() if name.endswith("lora_A")}
     attention, mlp = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
     names = [f"self_attn.{name}" for name in attention] + [f"mlp.{name}" for name in mlp]
@@ -142,8 +142,8 @@ def test_where_queries_and_values_have_unknown_names_every_linear_layer_is_adapt
 
 
 def test_blocks_that_cannot_be_adapted_are_refused(make_lm: Callable[..., FrozenLM]) -> None:
-    with pytest.raises(ProbeError, match="use LinearProbe for this model"):
-        lora_probe.adapt(make_lm("mamba"), LAYER, 4, 8)
+    with pytest.raises(ProbeError, match="use another scorer for this model"):
+        lora.adapt(make_lm("mamba"), LAYER, 4, 8)
 
 
 def test_the_loss_is_the_log_loss_of_the_scores_and_rows_that_only_pad_a_batch_do_not_change_it(
@@ -179,7 +179,7 @@ def test_the_default_layer_is_the_mean_differences(
     fit(closed_form, small_sets, tmp_path / "closed_form")
     scorer = probe_of(make_lm(seed=seed), layer=None)
     fit(scorer, small_sets, tmp_path / "lora")
-    assert scorer.layer == closed_form.chosen_layer == layer
+    assert scorer.chosen_layer == closed_form.chosen_layer == layer
 
 
 # -- the LM it borrows ------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def test_the_default_layer_is_the_mean_differences(
 
 def test_without_its_adapters_the_model_is_bit_by_bit_the_frozen_one(fitted: LoRAProbe, frozen: FrozenLM) -> None:
     assert not torch.equal(logits(fitted.lm), logits(frozen))
-    with fitted.peft.disable_adapter():
+    with fitted.lm.adapted(0):
         assert torch.equal(logits(fitted.lm), logits(frozen))
         assert torch.equal(fitted.reader(STORIES).mean, ActivationExtractor(frozen, [LAYER])(STORIES).mean)
     assert not torch.equal(logits(fitted.lm), logits(frozen))
@@ -322,7 +322,7 @@ def test_plain_peft_reads_what_was_saved_and_the_head_gives_the_same_scores(
     scorer, fresh = probe_of(make_lm(architecture), layer=layer), make_lm(architecture)
     fit(scorer, small_sets, tmp_path)
     folder = scorer.save_pretrained(tmp_path / "adapter")
-    names = {"adapter_config.json", "adapter_model.safetensors", "head.json", "head.safetensors"}
+    names = {"adapter_config.json", "adapter_model.safetensors", "adapter.json", "head.safetensors"}
     assert {path.name for path in folder.iterdir()} == names
     PeftModel.from_pretrained(fresh.model, str(folder))
     states = ActivationExtractor(fresh, [layer])(STORIES).mean[:, 0]
@@ -330,7 +330,7 @@ def test_plain_peft_reads_what_was_saved_and_the_head_gives_the_same_scores(
     head = load_file(folder / "head.safetensors")
     scores = (states - head["centre"]) / head["scale"] @ head["weight"] + head["bias"]
     torch.testing.assert_close(scores, scorer.score(STORIES)[:, 0], atol=1e-5, rtol=1e-5)
-    assert (folder / "head.json").read_text().count(scorer.lm.fingerprint) == 1
+    assert (folder / "adapter.json").read_text().count(scorer.lm.fingerprint) == 1
 
 
 TWO_PROCESSES = """

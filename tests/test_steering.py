@@ -46,6 +46,7 @@ def run(
 
 PROMPTS = ["Write a story.", "Tell me of a lamp.", "Sing of the long sea road that nobody walks."]
 DELTA = torch.randn(32, generator=torch.Generator().manual_seed(0))
+UNIT = DELTA / DELTA.norm()
 
 
 def test_strength_zero_is_bit_equal_to_no_steering(tiny_lm: FrozenLM) -> None:
@@ -72,13 +73,37 @@ def test_arms_written_together_are_the_same_texts_as_one_at_a_time(
         Arm("one layer", {1: DELTA}),
         Arm("two layers", {0: -DELTA, 2: DELTA}),
         Arm("strong", {1: 3 * DELTA}),
+        Arm("ablated", ablated={0: UNIT, 1: UNIT}),
+        Arm("both", {2: DELTA}, ablated={1: UNIT}),
+        Arm("hot", temperature=5.0),
+        Arm("asked otherwise", asks={PROMPTS[0]: PROMPTS[2]}),
     ]
     asked = [(prompt, arm) for arm in arms for prompt in PROMPTS]
     how = Sampling(12, temperature, seed=1, tokens=tokens)
     together = write(tiny_lm, asked, how)
     assert together == [write(tiny_lm, [one], how)[0] for one in asked]
     assert together == write(tiny_lm, asked, replace(how, rows=5))
-    assert len(set(together)) > len(PROMPTS)
+    by_arm = {arm.name: together[i * 3 : i * 3 + 3] for i, arm in enumerate(arms)}
+    assert by_arm["asked otherwise"] == [by_arm["none"][i] for i in (2, 1, 2)]
+    assert by_arm["hot"] == tiny_lm.generate(PROMPTS, 12, 5.0, seed=1)
+    del by_arm["asked otherwise"]
+    assert len(set(map(tuple, by_arm.values()))) == len(by_arm)
+
+
+def test_a_text_is_measured_after_its_prompt_whatever_the_model_was_asked(tiny_lm: FrozenLM) -> None:
+    otherwise = Arm("asked otherwise", asks={PROMPTS[0]: PROMPTS[2]})
+    asked = [(PROMPTS[0], Arm("none")), (PROMPTS[0], otherwise)]
+    texts = write(tiny_lm, asked, Sampling(12))
+    plain, found = measure(tiny_lm, asked, texts, Sampling(12), 1, UNIT, "none")
+    nll = tiny_lm.nll(
+        [Passage(p, t) for p, t in [(PROMPTS[0], texts[0]), (PROMPTS[0], texts[1]), (PROMPTS[2], texts[1])]]
+    )
+    assert found.extra_nll == pytest.approx(float(nll[1] - nll[0]), abs=1e-5)
+    assert found.kl == pytest.approx(float(nll[1] - nll[2]), abs=1e-5)
+    assert abs(found.kl) > 0.01
+    assert (plain.kl, plain.extra_nll) == (0, 0)
+    same = measure(tiny_lm, [(PROMPTS[0], Arm("none"))], texts[1:], Sampling(12), 1, UNIT, "none")[0]
+    assert found.score == pytest.approx(same.score, abs=1e-6)
 
 
 def test_kl_is_what_the_steered_model_gives_its_own_text_above_the_clean_one(tiny_lm: FrozenLM) -> None:

@@ -8,26 +8,27 @@ import numpy as np
 import pytest
 import torch
 
+from probe.activations import ActivationExtractor
 from probe.cli import main
 from probe.data import ContrastData
 from probe.directions import Direction
+from probe.held_out import held_out
 from probe.lm import FrozenLM
 from probe.spec import Budget
 from probe.steering import Sampling, SteeredText, write
 from probe.sweep import Cell, Setting, at_matched, pareto, recommend, share_of_gap, sweep
-from probe.sweep_trial import held_out
 
 
 def cell(layer: int, strength: float, gain: float, nll: float, affordable: bool = True) -> Cell:
     return Cell(
-        Setting(layer, strength), 3 * strength, strength / 10, {"extra_nll": nll, "kl": 2 * nll}, gain, affordable
+        Setting((layer,), strength), 3 * strength, strength / 10, {"extra_nll": nll, "kl": 2 * nll}, gain, affordable
     )
 
 
 def test_the_largest_affordable_gain_is_recommended_and_else_the_cheapest_setting() -> None:
     cells = [cell(0, 1, 0.2, 0.1), cell(1, 1, 0.5, 0.3), cell(2, 1, 0.9, 2.0, False), cell(3, 1, math.nan, 0.0)]
-    assert recommend(cells).setting.layer == 1
-    assert recommend([cells[2], cell(4, 2, 0.1, 0.7, False)]).setting.layer == 4
+    assert recommend(cells).setting.layers == (1,)
+    assert recommend([cells[2], cell(4, 2, 0.1, 0.7, False)]).setting.layers == (4,)
 
 
 def test_the_front_holds_what_nothing_beats_in_gain_at_no_more_cost() -> None:
@@ -38,7 +39,7 @@ def test_the_front_holds_what_nothing_beats_in_gain_at_no_more_cost() -> None:
         cell(3, 1, 0.5, 0.4),
         cell(4, 1, 0.9, 2.0),
     ]
-    assert [c.setting.layer for c in pareto(cells)] == [0, 2, 4]
+    assert [c.setting.where for c in pareto(cells)] == ["0", "2", "4"]
 
 
 def test_layers_are_matched_by_interpolation_and_left_out_where_they_do_not_reach() -> None:
@@ -46,11 +47,11 @@ def test_layers_are_matched_by_interpolation_and_left_out_where_they_do_not_reac
         cell(1, s, 0.1 * s, 0.4 * s) for s in (1.0, 2.0, 4.0)
     ]
     found = at_matched(cells, "kl", 0.6)  # KL is twice the extra NLL: strength 3 at layer 0, below 1 at layer 1
-    assert set(found) == {0}
-    assert found[0]["strength"] == pytest.approx(3)
-    assert found[0]["gain"] == pytest.approx(0.9)
-    assert {k: m["strength"] for k, m in at_matched(cells, "strength_absolute", 6.0).items()} == {0: 2, 1: 2}
-    assert {k: m["strength"] for k, m in at_matched(cells, "strength_norm", 0.15).items()} == {0: 1.5, 1: 1.5}
+    assert set(found) == {"0"}
+    assert found["0"]["strength"] == pytest.approx(3)
+    assert found["0"]["gain"] == pytest.approx(0.9)
+    assert {k: m["strength"] for k, m in at_matched(cells, "strength_absolute", 6.0).items()} == {"0": 2, "1": 2}
+    assert {k: m["strength"] for k, m in at_matched(cells, "strength_norm", 0.15).items()} == {"0": 1.5, "1": 1.5}
 
 
 def texts(shares: np.ndarray) -> list[SteeredText]:
@@ -102,46 +103,48 @@ def test_no_group_is_searched_and_judged_nor_scores_its_own_prompts_nor_trained_
     fitted: tuple[Path, dict[str, str]], tiny_lm: FrozenLM
 ) -> None:
     direction, data = opened(fitted)
-    found = held_out(tiny_lm, direction, data, Sampling(4), "none", 99, 99)
+    search, test = held_out(tiny_lm, direction, data, Sampling(4), "none", 99, 99)
     group_of = {row.prompt: row.group for rows in data.rows.values() for row in rows if row.pair >= 0}
-    searched, judged = ({group_of[p] for p in ground.prompts} for ground in (found.search, found.test))
+    searched, judged = ({group_of[p] for p in ground.prompts} for ground in (search, test))
     assert not searched & judged
     assert not (searched | judged) & {pair.group for pair in data.pairs}
     dull = {row.prompt for rows in data.rows.values() for row in rows if row.pair >= 0 and row.truth == 0}
-    assert {*found.search.prompts, *found.test.prompts} <= dull
-    assert [group_of[p] for p in found.creative] == [group_of[p] for p in found.test.prompts] == list(found.groups)
+    assert {*search.prompts, *test.prompts} <= dull
+    assert [group_of[p] for p in test.creative] == [group_of[p] for p in test.prompts] == list(test.groups)
+    other_side = {(r.group, r.pair, r.truth): r.prompt for rows in data.rows.values() for r in rows if r.pair >= 0}
+    pairs = {(other_side[g, i, 0.0], other_side[g, i, 1.0]) for g, i, truth in other_side if truth}
+    assert {*zip(test.prompts, test.creative, strict=True), *zip(search.prompts, search.creative, strict=True)} <= pairs
     # What scores the judged texts comes from the searched groups, and the other way round.
     rows = [r for r in data.rows["validation"] if r.pair >= 0 and r.group in searched]
     layer = direction.chosen
     assert layer is not None
-    from probe.activations import ActivationExtractor
-
     h = ActivationExtractor(tiny_lm, [layer])([r.passage("response") for r in rows]).mean[:, 0]
     y = torch.tensor([r.truth for r in rows])
     expected = torch.nn.functional.normalize(h[y == 1].mean(0) - h[y == 0].mean(0), dim=0)
-    torch.testing.assert_close(found.test.other, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(test.other, expected, atol=1e-5, rtol=0)
 
 
-def test_a_setting_steers_by_its_share_of_the_gap_at_its_layer(
+def test_a_setting_steers_by_its_share_of_the_gap_and_several_layers_share_it_out(
     fitted: tuple[Path, dict[str, str]], tiny_lm: FrozenLM
 ) -> None:
     direction, data = opened(fitted)
-    ground = held_out(tiny_lm, direction, data, Sampling(8), "none", 3, 3).search
-    settings = [Setting(0, 2.0), Setting(2, 2.0)]
-    cells, plain = sweep(ground, direction.vectors, settings, Budget(extra_nll=1e9, repetition=1e9))
-    for i, found in enumerate(cells):
-        row = direction.layers.index(settings[i].layer)
-        arm = ground.arm(settings[i], direction.vectors)
-        torch.testing.assert_close(
-            arm.deltas[settings[i].layer], 2 * direction.residual_gap[row] * direction.vectors[row]
-        )
-        assert found.strength_absolute == pytest.approx(2 * float(direction.residual_gap[row]))
-        assert found.strength_norm == pytest.approx(found.strength_absolute / float(direction.residual_norm[row]))
+    ground, _ = held_out(tiny_lm, direction, data, Sampling(8), "none", 3, 3)
+    settings = [Setting((0,), 2.0), Setting((2,), 2.0), Setting((0, 1, 2), 2.0)]
+    cells, plain = sweep(ground, direction, settings, Budget(extra_nll=1e9, repetition=1e9))
+    for setting, found in zip(settings, cells, strict=True):
+        arm, share = setting.arm(direction, "x"), 2 / len(setting.layers)
+        rows = [direction.layers.index(k) for k in setting.layers]
+        assert tuple(arm.deltas) == setting.layers
+        for k, row in zip(setting.layers, rows, strict=True):
+            torch.testing.assert_close(arm.deltas[k], share * direction.residual_gap[row] * direction.vectors[row])
+        gaps, norms = direction.residual_gap[rows], direction.residual_norm[rows]
+        assert found.strength_absolute == pytest.approx(share * float(gaps.sum()))
+        assert found.strength_norm == pytest.approx(share * float((gaps / norms).sum()))
         assert found.gain == pytest.approx(found.means["score"] - plain["score"])
         assert found.affordable
-    assert [t.text for t in ground.texts([ground.arm(settings[0], direction.vectors)])[0]] == write(
-        tiny_lm, [(p, ground.arm(settings[0], direction.vectors)) for p in ground.prompts], ground.how
-    )
+    assert [cell.setting.where for cell in cells] == ["0", "2", "0-2"]
+    arm = settings[2].arm(direction, "x")
+    assert [t.text for t in ground.texts([arm])[0]] == write(tiny_lm, [(p, arm) for p in ground.prompts], ground.how)
 
 
 def test_the_verb_saves_the_setting_into_the_direction_and_generate_uses_it(
@@ -150,6 +153,7 @@ def test_the_verb_saves_the_setting_into_the_direction_and_generate_uses_it(
     folder, files = fitted
     monkeypatch.chdir(folder)
     small = ["--n_prompts=2", "--n_test_prompts=4", "--n_random=2", "--max_new_tokens=6", "--strengths=[0.5,1.0]"]
+    small.append("--together=true")
     assert main(["sweep", *(f"--data.{k}={v}" for k, v in files.items()), *small]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     for said in (
@@ -160,12 +164,13 @@ def test_the_verb_saves_the_setting_into_the_direction_and_generate_uses_it(
     ):
         assert said in shown
     report = json.loads((folder / "lightning_logs/sweep/version_0/sweep.json").read_text())
-    assert len(report["cells"]) == 3 * 2
+    assert [c["layer"] for c in report["cells"][::2]] == ["0", "1", "2", "0-2"]
     assert len(report["random_shares"]) == 2
     saved = Direction.load(folder / "lightning_logs/probe/version_0/direction").provenance["recommended"]
     assert {k: saved[k] for k in ("layer", "strength", "strength_unit")} == report["recommended"]
     assert main(["generate", "Write a story.", "--max_new_tokens", "4"]) == 0
-    assert f"layer {saved['layer']}" in " ".join(capsys.readouterr().out.split())
+    layers = saved["layer"] if isinstance(saved["layer"], list) else [saved["layer"]]
+    assert f"layer {', '.join(map(str, layers))}" in " ".join(capsys.readouterr().out.split())
 
     # Other pairs than those that the direction learned from: its held-out prompts are not known.
     others = {k: v for k, v in files.items() if k == "pairs"}

@@ -30,7 +30,8 @@ def run(
     direction: str | None = None,
     strength: float | list[float] | None = None,
     strength_unit: Unit | None = None,
-    layer: int | None = None,
+    layer: int | list[int] | None = None,
+    ablate: bool = False,
     tokens: Literal["all", "prompt", "generated"] = "all",
     lm: LMSpec = OF_DIRECTION,
     max_new_tokens: int = 120,
@@ -47,7 +48,10 @@ def run(
         strength: How much of the direction to add, or a list; below 0 takes it away. By default what the direction
             recommends, else 2 class gaps.
         strength_unit: gap (distance of the two classes), norm (share of the residual norm) or absolute; gap by default.
-        layer: After which block; by default what the direction recommends, else its chosen layer.
+        layer: After which block, or a list of blocks that share the strength out; by default what the direction
+            recommends, else its chosen layer.
+        ablate: Take the direction out of the residual stream instead, after each of these blocks (all that it has by
+            default) and at every token.
         tokens: Which tokens are steered: all, those of the prompt, or those generated.
         lm: The model; by default the one that the direction was made with.
         max_new_tokens: Length limit of a text.
@@ -67,7 +71,7 @@ def run(
 
     folder = Path(direction) if direction else newest_direction(Path("lightning_logs"))
     found = Direction.load(folder)
-    where, unit, arms = arms_of(found, layer, strength, strength_unit)
+    where, unit, arms = arms_of(found, layer, strength, strength_unit, ablate)
     made = found.provenance
     if not (lm.model or made.get("lm")):
         raise ProbeError(
@@ -76,9 +80,10 @@ def run(
     dtype = made.get("lm_dtype", "auto") if lm.dtype == "auto" else lm.dtype
     lm = replace(lm, model=lm.model or made["lm"], dtype=dtype)
     console = Console(width=None if sys.stdout.isatty() else 120)
+    done = "taken out of" if ablate else "added to"
     console.print(
-        f"Direction {folder} ({made.get('method', 'unknown method')}, from {made.get('lm', 'an unknown model')}), added to "
-        f"{lm.model} after layer {where}.",
+        f"Direction {folder} ({made.get('method', 'unknown method')}, from {made.get('lm', 'an unknown model')}), {done} "
+        f"{lm.model} after layer {_listed(where)}.",
         markup=False,
         highlight=False,
     )
@@ -88,8 +93,8 @@ def run(
     records: list[dict[str, Any]] = []
     for prompt in asked:
         for arm, text in zip(arms, show(console, frozen, prompt, arms, how), strict=True):
-            record = {"prompt": prompt, "strength": arm.strength, "strength_unit": unit, "layer": where}
-            records.append(record | {"text": text, "seed": seed})
+            record = {"prompt": prompt, "strength": arm.strength, "strength_unit": unit, "layer": _one_or_all(where)}
+            records.append(record | {"ablated": bool(arm.ablated), "text": text, "seed": seed})
     if output:
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         atomic_write(Path(output), lambda path: path.write_text(lines, encoding="utf-8"))
@@ -97,12 +102,21 @@ def run(
 
 
 def arms_of(
-    direction: "Direction", layer: int | None, strength: float | list[float] | None, unit: Unit | None
-) -> tuple[int, str, list["Arm"]]:
-    """Layer, unit and an arm for each strength, 0 the first; what was not asked for is as the direction recommends it."""
+    direction: "Direction",
+    layer: int | list[int] | None,
+    strength: float | list[float] | None,
+    unit: Unit | None,
+    ablate: bool = False,
+) -> tuple[list[int], str, list["Arm"]]:
+    """Layers, unit and the arms, the plain one first; what was not asked for is as the direction recommends it."""
     from probe.steering import Arm
 
     recommended = direction.provenance.get("recommended") or {}
+    if ablate:
+        if strength is not None or unit:
+            raise ProbeError("--ablate: expected no strength beside it, found one; ablation takes all of it out.")
+        layers = _as_list(direction.layers if layer is None else layer)
+        return layers, "ablated", [Arm("plain"), Arm("ablated", ablated={k: direction.at(k) for k in layers})]
     if strength is None and unit:
         raise ProbeError(f"--strength_unit {unit}: expected --strength beside it, found none; say how much.")
     of_strength: str = unit or "gap"
@@ -112,17 +126,27 @@ def arms_of(
     if not all(math.isfinite(s) for s in strengths):
         raise ProbeError(f"--strength: expected finite numbers, found {strengths}; 2 class gaps are a good start.")
     where = next((k for k in (layer, recommended.get("layer"), direction.chosen) if k is not None), None)
-    if where is None:
+    if where is None or where == []:
         raise ProbeError(
             f"--layer: expected a chosen layer in this direction, found none; say which of {list(direction.layers)}."
         )
-    a = direction.at(where)
+    layers = _as_list(where)
     arms = [
-        Arm(f"{s:+g} {of_strength}", {where: direction.strength(s, of_strength, where) * a}, s)
-        for s in dict.fromkeys(strengths)
-        if s
+        Arm(f"{s:+g} {of_strength}", direction.deltas(s, of_strength, layers), s) for s in dict.fromkeys(strengths) if s
     ]
-    return where, of_strength, [Arm("plain"), *arms]
+    return layers, of_strength, [Arm("plain"), *arms]
+
+
+def _as_list(layers: int | Sequence[int]) -> list[int]:
+    return [layers] if isinstance(layers, int) else list(layers)
+
+
+def _one_or_all(layers: Sequence[int]) -> int | list[int]:
+    return layers[0] if len(layers) == 1 else list(layers)
+
+
+def _listed(layers: Sequence[int]) -> str:
+    return ", ".join(map(str, layers))
 
 
 def show(console: "Console", lm: "FrozenLM", prompt: str, arms: Sequence["Arm"], how: "Sampling") -> list[str]:

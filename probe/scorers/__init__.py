@@ -6,7 +6,9 @@ from probe.scorers.frozen import FrozenScorer
 from probe.scorers.lda import LDA
 from probe.scorers.length import Length
 from probe.scorers.linear_probe import LinearProbe
+from probe.scorers.lora import LoRAScorer
 from probe.scorers.lora_probe import LoRAProbe
+from probe.scorers.lora_writer import LoRAWriter
 from probe.scorers.mean_difference import MeanDifference
 from probe.scorers.pca import PCA
 from probe.scorers.perplexity import Perplexity
@@ -25,6 +27,8 @@ __all__ = [
     "Length",
     "LinearProbe",
     "LoRAProbe",
+    "LoRAScorer",
+    "LoRAWriter",
     "MeanDifference",
     "Perplexity",
     "RandomDirections",

@@ -42,10 +42,10 @@ class HasDirection(Protocol):
 class HasShift(Protocol):
     """A scorer that changes the model, and can say which way it moves the residual stream."""
 
-    layer: int
+    chosen_layer: int
 
     def shift(self, passages: Sequence[Passage]) -> Tensor:
-        """Mean change `[D]` of the pooled state at `layer`."""
+        """Mean change `[D]` of the pooled state at the layer."""
 
     def save_pretrained(self, folder: Path) -> Path:
         """Writes the change as PEFT reads it."""

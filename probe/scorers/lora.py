@@ -1,0 +1,210 @@
+"""What the LoRA scorers share: adapters put into the LM and taken out again, the best epoch, checkpoints of what was learned."""
+
+import json
+import shutil
+import tempfile
+import warnings
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from probe.activations import ActivationExtractor
+from probe.directions import ClassSums, cosine_scores, mean_difference
+from probe.errors import ProbeError
+from probe.evaluation import EvaluationSet, choose_layer
+from probe.files import atomic_write
+from probe.lm import FrozenLM
+from probe.metrics import to_numpy
+from probe.rows import Passage, Pooling, Span
+from probe.scorers.base import Scorer
+from probe.spec import LMSpec
+
+QUERY_AND_VALUE = {"q_proj", "v_proj", "c_attn", "query_key_value", "qkv_proj", "Wqkv"}
+"""What the families call the projections to queries and values, alone or in one with the keys."""
+
+
+class LoRAScorer(Scorer):
+    """A scorer for which the LM's own blocks learn, through low-rank adapters.
+
+    From `build` to `release` the LM is the adapted one. The run's seed draws the adapters' first weights; of the epochs,
+    the one that ranks validation best is kept. It trains where the trainer does: on a GPU with `--trainer.accelerator gpu`.
+
+    Source: Hu et al. 2021, arXiv 2106.09685; queries and values are adapted, as in its sections 4.2 and 7.1.
+
+    Args:
+        lm: The language model to read; given once, in the `lm` section of a config.
+        span: Where pairs are read: over the instruction (prompt) or the text that answers it (response).
+        pooling: How a text's states become one vector, for the directions that are compared with the adapters.
+        cache_dir: Where activations of the frozen LM are remembered between runs; null remembers nothing.
+        layer: The block that is read, 0-based; null takes the one at which the mean difference ranks validation best.
+        rank: Rank of the adapters.
+        alpha: An adapter's output is scaled by alpha / rank.
+        lr: Learning rate of AdamW.
+    """
+
+    chosen_layer: int
+    reader: ActivationExtractor
+    """Reads the adapted LM at the layer."""
+
+    def __init__(
+        self,
+        lm: LMSpec,
+        span: Span = "response",
+        pooling: Pooling = "mean",
+        cache_dir: str | None = ".cache/activations",
+        layer: int | None = None,
+        rank: int = 8,
+        alpha: int = 16,
+        lr: float = 1e-3,
+    ) -> None:
+        super().__init__(lm, span, cache_dir)
+        self.pooling, self.rank, self.alpha, self.lr = pooling, rank, alpha, lr
+        self.wanted_layers = None if layer is None else [layer]
+        self.automatic_optimization = True
+        self.best: dict[str, Any] = {}
+
+    @property
+    @abstractmethod
+    def deepest(self) -> int:
+        """The last block that is adapted."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Makes what a method needs beside the adapters, once the layer is chosen and while the LM is the frozen one."""
+
+    def build(self) -> None:
+        """Chooses the layer and puts the adapters in."""
+        self.chosen_layer = self._layer_of_the_mean_difference()
+        self.prepare()
+        nn.Module.to(self.lm.model, self.trainer.strategy.root_device)
+        # Past nn.Module's own __setattr__ (the LM is no module here): of it only the adapters enter the module tree, so no
+        # frozen weight can enter a checkpoint, an optimizer or a broadcast.
+        self.lm.adapter = adapt(self.lm, self.deepest, self.rank, self.alpha)
+        adapters = {name.replace(".", "/"): p for name, p in self.lm.adapter.named_parameters() if p.requires_grad}
+        self.adapters = nn.ParameterDict(adapters)
+        # The LM is no longer the one that the store remembers: what is read from here on is neither taken nor put there.
+        reads = self.extractor.reads
+        self.extractor = ActivationExtractor(self.lm, self.extractor.layers)
+        self.reader = ActivationExtractor(self.lm, [self.chosen_layer])
+        self.extractor.reads = self.reader.reads = reads
+
+    def _layer_of_the_mean_difference(self) -> int:
+        """The layer that MeanDifference would choose; the only one there is, where one was asked for."""
+        train, validation = self.features["train"], self.features["validation"]
+        sums = ClassSums(len(train.layers), self.lm.hidden_size)
+        sums.update(train.pooled(self.pooling), torch.tensor([row.truth for row in self.data.rows["train"]]))
+        means, norms = sums.compute()
+        vectors, gaps = mean_difference(means)
+        scores = to_numpy(cosine_scores(validation.unit_mean, vectors))
+        rho = EvaluationSet(self.data.rows["validation"]).spearman_of(dict(zip(train.layers, scores.T, strict=True)))
+        return choose_layer(rho, dict(zip(train.layers, (gaps / norms).tolist(), strict=True)))
+
+    # -- learning -----------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW on all that learns."""
+        return torch.optim.AdamW(self.parameters(), lr=self.lr)
+
+    def choose(self, judge: EvaluationSet) -> str:
+        """Keeps the epoch that ranks validation best: its scores are judged, its weights come back at the end."""
+        if self.trainer.state.fn == "fit":
+            rho = float(np.nan_to_num(judge.spearman(self.scored["validation"][:, 0])))
+            if not self.best or rho > self.best["spearman"]:
+                state = {name: tensor.detach().cpu().clone() for name, tensor in self.state_dict().items()}
+                scores = torch.from_numpy(self.scored["validation"])
+                self.best = {"epoch": self.current_epoch, "spearman": rho, "scores": scores, "state": state}
+            self.scored["validation"] = self.best["scores"].numpy()
+            self.log_dict({"val/spearman_of_epoch": rho, "val/best_epoch": float(self.best["epoch"])})
+        return self.columns[0]
+
+    def on_fit_end(self) -> None:
+        """Takes the best epoch back."""
+        if self.best:
+            self.load_state_dict(self.best["state"])
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def shift(self, passages: Sequence[Passage]) -> Tensor:
+        """Mean change `[D]` of the pooled state at the layer that the adapters make."""
+        adapted = self.pooled(passages)
+        with self.lm.adapted(0):
+            return (adapted - self.pooled(passages)).mean(0)
+
+    def pooled(self, passages: Sequence[Passage]) -> Tensor:
+        """Pooled states `[N, D]` at the layer."""
+        self.to(self.lm.device)  # Lightning leaves its modules on the CPU when a run ends
+        return self.reader(passages).pooled(self.pooling)[:, 0]
+
+    def release(self) -> None:
+        """Takes the adapters out: the LM is bit by bit what it was."""
+        if self.lm.adapter is not None:
+            self.lm.adapter.unload()
+            vars(self.lm.model).pop("peft_config", None)  # older versions of PEFT leave it
+            self.lm.adapter = None
+
+    # -- remembering --------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the best epoch beside the last one, from which a run continues."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["best"] = self.best
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continues from the last epoch; whatever else is done is done with the best one."""
+        super().on_load_checkpoint(checkpoint)
+        self.best = checkpoint["best"]
+        if self.best and self.trainer.state.fn != "fit":
+            checkpoint["state_dict"] = self.best["state"]
+
+    def identity(self) -> dict[str, Any]:
+        """What has to agree before weights may be loaded."""
+        ours = {"pooling": self.pooling, "layer": self.chosen_layer, "rank": self.rank, "alpha": self.alpha}
+        return super().identity() | ours
+
+    def save_pretrained(self, folder: Path) -> Path:
+        """Writes the adapters as PEFT reads them, and `adapter.json`, which says where they come from; before `release`."""
+        assert self.lm.adapter is not None
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as temporary:
+            self.lm.adapter.save_pretrained(temporary, save_embedding_layers=False)
+            for file in Path(temporary).glob("adapter_*"):
+                atomic_write(folder / file.name, partial(shutil.copyfile, file))
+        card: dict[str, Any] = {"layer": self.chosen_layer, "pooling": self.pooling, "span": self.span}
+        card |= {"epoch": self.best.get("epoch"), "provenance": self.provenance()}
+        atomic_write(folder / "adapter.json", lambda path: path.write_text(json.dumps(card, indent=2) + "\n"))
+        return folder
+
+
+def adapt(lm: FrozenLM, layer: int, rank: int, alpha: int) -> PeftModel:
+    """Puts adapters into the blocks up to `layer`, all that is run; the LM is changed in place.
+
+    In a family whose names for queries and values are not known, every linear layer of these blocks is adapted.
+    """
+    inside = {module for block in lm.blocks[: layer + 1] for module in block.modules()}
+    named = {name: module for name, module in lm.model.named_modules() if module in inside}
+    linear = [name for name, module in named.items() if isinstance(module, nn.Linear | Conv1D)]
+    usual = [name for name in linear if name.rpartition(".")[2] in QUERY_AND_VALUE]
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=usual or linear,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in named.values()),
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # between PEFT and transformers
+            return get_peft_model(lm.model, config)
+    except ValueError as error:
+        raise ProbeError(
+            f"LoRA: PEFT cannot adapt {lm.spec.model} ({error}); correct the rank, or use another scorer for this model."
+        ) from error

@@ -1,0 +1,44 @@
+"""LoRA as a writer: the LM learns to write the creative stories, whatever it is asked; the learned rival of steering."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from probe.rows import Passage
+from probe.scorers.lora import LoRAScorer
+
+
+class LoRAWriter(LoRAScorer):
+    """Low-rank adapters in every block, trained by next-token loss on the creative story of each pair, after either instruction.
+
+    So it learns what steering does: to answer a dull instruction with a creative story. The score of a text is how much
+    more likely the writer finds it than the frozen LM does, in nats per token.
+    """
+
+    @property
+    def deepest(self) -> int:
+        """The last block: all of them write."""
+        return self.lm.n_layers - 1
+
+    def prepare(self) -> None:
+        """Tokenises the stories."""
+        rows = self.data.rows["train"]
+        stories = {row.pair: row.passage("response").response for row in rows if row.truth == 1}
+        self._encoded = self.lm.encode([Passage(row.prompt, stories[row.pair]) for row in rows])
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        """The mean next-token loss of the stories, in nats per token."""
+        weight = (batch["label"] >= 0).float()
+        losses = self.lm.loss([self._encoded[row] for row in batch["row"].tolist()])
+        loss = (losses * weight).sum() / weight.sum().clamp_min(1)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    @torch.no_grad()
+    def score(self, passages: Sequence[Passage]) -> Tensor:
+        """Nats per token `[N, 1]` by which the writer finds a text more likely than the frozen LM does."""
+        self.to(self.lm.device)  # Lightning leaves its modules on the CPU when a run ends
+        own = self.lm.nll(passages)
+        with self.lm.adapted(0):
+            return (self.lm.nll(passages) - own)[:, None]
