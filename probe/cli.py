@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from probe.errors import ProbeError
 from probe.plugins import admit_classes
-from probe.preflight import check, read_config
+from probe.preflight import check
+from probe.verbs import run_command
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
@@ -25,12 +26,12 @@ VERBS = {
 COMMANDS = {
     "compare": "which way of reading is best, by how much, and whether that is real: --config configs/compare.yaml",
     "sweep": "at which layer and how strongly to steer: --config configs/sweep.yaml",
+    "stories": "the paper's experiment: sets of stories, with controls and judges: --config configs/stories.yaml",
+    "votes": "ballots that people filled in, read back as preferences: FILE ... --key FILE",
     "audit": "check a contrast set for what would make its direction worthless: --data.pairs FILE",
     "generate": "write steered texts beside plain ones, with a direction that `fit` found: PROMPT --strength 2",
     "pairs": "make a contrast set from creative prompts, by asking a language model: --input FILE --output FILE",
 }
-SHARED = frozenset({"lm", "model", "data", "steering", "trainer", "seed_everything", "ckpt_path"})
-"""Sections of Lightning's verbs: one file serves all verbs, so a command passes over those that it does not use."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,7 +47,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         argv = admit_classes(argv)
         if argv[0] in COMMANDS:
-            return _command(argv[0], argv[1:])
+            _quiet()
+            return run_command(argv[0], argv[1:])
         if argv[0] not in VERBS:
             raise ProbeError(_unknown_verb(argv[0]))
         if not {"-h", "--help"} & set(argv):
@@ -84,64 +86,6 @@ def _probe_error(error: BaseException | None) -> ProbeError | None:
     while error is not None and not isinstance(error, ProbeError):
         error = error.__cause__ or error.__context__
     return error
-
-
-def _command(verb: str, argv: Sequence[str]) -> int:
-    """Runs a verb that is not Lightning's: the parameters of its `run` are its options."""
-    import importlib
-
-    import jsonargparse
-
-    _quiet()
-    run = importlib.import_module(f"probe.commands.{verb}").run
-
-    class Parser(jsonargparse.ArgumentParser):
-        def print_usage(self, file: Any = None) -> None:
-            print(f"python -m probe {verb} --help shows every option.", file=file or sys.stderr)
-
-    parser = Parser(prog=f"python -m probe {verb}", description=run.__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("-c", "--config", action="config", help="YAML; sections of other verbs are passed over")
-    parser.add_function_arguments(run, as_group=False, skip={"prompts"})
-    if "prompts" in run.__annotations__:
-        parser.add_argument("prompts", nargs="*", type=str, help="what to answer; - reads one prompt a line from stdin")
-    known = set(parser.get_defaults().keys())
-    settings = parser.parse_args([_sections_for(word, known) for word in _with_config_split(argv)])
-    settings.pop("config", None)
-    return int(run(**parser.instantiate(settings)))
-
-
-def _with_config_split(argv: Sequence[str]) -> list[str]:
-    """`--config=FILE` as two words; the file is marked by the character that no path holds."""
-    words: list[str] = []
-    for word in argv:
-        name, equals, value = word.partition("=")
-        if words and words[-1] in ("--config", "-c"):
-            words.append(f"\0{word}")
-        else:
-            words += [name, f"\0{value}"] if equals and name in ("--config", "-c") else [word]
-    return words
-
-
-def _sections_for(word: str, known: set[str]) -> str:
-    """Of a config file, what this verb knows, as inline YAML; other words as they are."""
-    import yaml
-
-    if not word.startswith("\0"):
-        return word
-    config = dict(read_config(word[1:]))
-    unknown = sorted(set(config) - {name.split(".")[0] for name in known} - SHARED)
-    if unknown:
-        raise ProbeError(
-            f"--config {word[1:]}: found the section `{unknown[0]}`, which this verb does not know; remove it."
-        )
-    data = config.get("data", {})
-    if not isinstance(data, dict):
-        raise ProbeError(
-            f"--config {word[1:]}: expected `data` to be a section, found {data!r}; name the files under it."
-        )
-    config["data"] = {k: v for k, v in data.get("init_args", data).items() if f"data.{k}" in known}
-    kept = {k: v for k, v in config.items() if any(f"{name}.".startswith(f"{k}.") for name in known)}
-    return yaml.safe_dump(kept, sort_keys=False)
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -60,6 +60,14 @@ class Direction:
         """What steering adds after each of these blocks: layer -> lambda * a `[D]`; several layers share the strength out."""
         return {k: self.strength(value / len(layers), unit, k) * self.at(k) for k in layers}
 
+    @property
+    def recommended(self) -> tuple[list[int], float, str]:
+        """Layers, strength and unit to steer with: what a sweep found best, else two class gaps at the chosen layer, if any."""
+        found = self.provenance.get("recommended") or {}
+        layer = found.get("layer", self.chosen)
+        layers = [layer] if isinstance(layer, int) else list(layer or ())
+        return layers, found.get("strength", 2.0), found.get("strength_unit", "gap")
+
     def save(self, folder: Path) -> Path:
         """Writes `direction.safetensors` and `direction.json` into a folder."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
 """What steering did: means over prompts with intervals, diversity of the texts, and how many prompts moved the wrong way."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -14,40 +15,70 @@ Curve = dict[float, Estimate]
 """Strength -> estimate."""
 
 
-def mean_over_prompts(samples: Sequence[SteeredText], measure: str) -> Estimate:
-    """Mean of a measure over texts, with an interval that resamples prompts; nan left out."""
+DIVERSITY: dict[str, Callable[[list[str]], float]] = {
+    "distinct_1": lambda texts: distinct(texts, 1),
+    "distinct_2": lambda texts: distinct(texts, 2),
+    "self_bleu": self_bleu,
+    "compression_ratio": compression_ratio,
+}
+"""Of a whole set of texts: resampling texts would repeat some, and so change what is measured; no interval."""
+
+
+def mean_over_prompts(
+    samples: Sequence[SteeredText], measure: str, group_of: Mapping[str, str] = MappingProxyType({})
+) -> Estimate:
+    """Mean of a measure over texts, nan left out; the interval resamples prompts, or the groups that they belong to."""
     rows = [
-        (float(value), s.prompt) for s in samples if (value := getattr(s, measure)) is not None and np.isfinite(value)
+        (float(value), group_of.get(s.prompt, s.prompt))
+        for s in samples
+        if (value := getattr(s, measure)) is not None and np.isfinite(value)
     ]
     if not rows:
         return Estimate(np.nan, np.nan, np.nan, 0, 0)
     values = np.array([value for value, _ in rows])
-    return group_bootstrap(lambda w: (w @ values / w.sum(1))[:, None], [prompt for _, prompt in rows])[0]
+    return group_bootstrap(lambda w: (w @ values / w.sum(1))[:, None], [group for _, group in rows])[0]
+
+
+def summary(samples: Sequence[SteeredText], group_of: Mapping[str, str] = MappingProxyType({})) -> dict[str, Estimate]:
+    """Measure -> mean over a set of texts; and how diverse the set is."""
+    found = {m: mean_over_prompts(samples, m, group_of) for m in MEASURES if getattr(samples[0], m) is not None}
+    texts = [s.text for s in samples]
+    return found | {m: Estimate(of(texts), np.nan, np.nan, len(texts), len(texts)) for m, of in DIVERSITY.items()}
 
 
 def curves(samples: Sequence[SteeredText]) -> dict[str, Curve]:
     """Measure -> strength -> mean over the prompts, of samples that differ in nothing but the strength."""
-    strengths = sorted({s.strength for s in samples})
-    measured = [m for m in MEASURES if any(getattr(s, m) is not None for s in samples)]
-    of_strength = {x: [s for s in samples if s.strength == x] for x in strengths}
-    found = {m: {x: mean_over_prompts(of_strength[x], m) for x in strengths} for m in measured}
-    found["moved_wrong"] = {
-        x: moved_wrong(of_strength[0.0], of_strength[x]) for x in strengths if x and 0.0 in of_strength
-    }
-    for name, value in (
-        ("distinct_1", lambda texts: distinct(texts, 1)),
-        ("distinct_2", lambda texts: distinct(texts, 2)),
-        ("self_bleu", self_bleu),
-        ("compression_ratio", compression_ratio),
-    ):
-        # Of a whole set of texts: resampling texts would repeat some, and so change what is measured.
-        found[name] = {
-            x: Estimate(
-                value([s.text for s in of_strength[x]]), np.nan, np.nan, len(of_strength[x]), len(of_strength[x])
-            )
-            for x in strengths
-        }
+    of_strength = {x: [s for s in samples if s.strength == x] for x in sorted({s.strength for s in samples})}
+    means = {x: summary(texts) for x, texts in of_strength.items()}
+    found = {m: {x: means[x][m] for x in means} for m in next(iter(means.values()), {})}
+    if wrong := {x: moved_wrong(of_strength[0.0], of_strength[x]) for x in of_strength if x and 0.0 in of_strength}:
+        found["moved_wrong"] = wrong
     return found
+
+
+def share_of_gap(
+    uncreative: Sequence[SteeredText],
+    steered: Sequence[SteeredText],
+    creative: Sequence[SteeredText],
+    groups: Sequence[str],
+    told: str,
+) -> Estimate:
+    """(steered - uncreative) / (creative - uncreative) in the mean of a measure; the interval resamples groups."""
+    values = np.stack([values_of(texts, told) for texts in (uncreative, steered, creative)])
+    seen = np.isfinite(values)
+    values = np.where(seen, values, 0.0)
+
+    def statistic(weights: Floats) -> Floats:
+        low, ours, high = (weights @ values.T / (weights @ seen.T.astype(float))).T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray((ours - low) / (high - low))[:, None]
+
+    return group_bootstrap(statistic, groups)[0]
+
+
+def values_of(texts: Sequence[SteeredText], measure: str) -> Floats:
+    """The measure `[N]` of each text; nan where it has none."""
+    return np.array([getattr(text, measure) for text in texts], dtype=np.float64)
 
 
 def moved_wrong(before: Sequence[SteeredText], after: Sequence[SteeredText]) -> Estimate:

@@ -1,7 +1,7 @@
 """Held-out ground to steer on: dull prompts that no direction learned from, their creative counterparts, and a clean score."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,11 @@ class Ground:
         return float(self.direction.at(self.layer) @ self.other)
 
     @property
+    def group_of(self) -> dict[str, str]:
+        """Prompt -> group."""
+        return dict(zip(self.prompts, self.groups, strict=True))
+
+    @property
     def told_by(self) -> str:
         """The measure that says what steering gained: the witness's where there is one, else the clean re-score."""
         return "score" if self.witness == "none" else "inventive_share"
@@ -62,6 +67,10 @@ class Ground:
     def creative_arm(self) -> Arm:
         """Each prompt's creative counterpart, asked in its place."""
         return Arm("creative", asks=dict(zip(self.prompts, self.creative, strict=True)))
+
+    def first(self, n: int) -> "Ground":
+        """The same with the first n prompts alone."""
+        return replace(self, prompts=self.prompts[:n], creative=self.creative[:n], groups=self.groups[:n])
 
     def texts(self, arms: Sequence[Arm | Sequence[Arm]], progress: bool = False) -> list[list[SteeredText]]:
         """Writes and measures each arm's texts, an unsteered arm's among them; an arm may be one for each prompt."""
@@ -124,9 +133,9 @@ def held_out(
     others = [_other(extractor, rows, direction) for rows in halves]
 
     def ground(pairs: Sequence[tuple[Row, Row]], other: Tensor, n: int) -> Ground:
-        bold, dull = zip(*_spread(pairs)[:n], strict=True)
-        prompts, creative = ([row.prompt for row in side] for side in (dull, bold))
-        return Ground(lm, direction, prompts, creative, [row.group for row in dull], other, how, witness)
+        kept = _spread(pairs)[:n]
+        prompts, creative = [dull.prompt for _, dull in kept], [bold.prompt for bold, _ in kept]
+        return Ground(lm, direction, prompts, creative, [dull.group for _, dull in kept], other, how, witness)
 
     searched, judged = _pairs(halves[0]), _pairs(halves[1]) + _pairs(test)
     return ground(searched, others[1], n_search), ground(judged, others[0], n_test)

@@ -23,6 +23,7 @@ from probe.figures import layer_curve, score_histogram, steering_curve
 from probe.files import atomic_write
 from probe.judging import CONTROLS, Judge, Judgement
 from probe.scorers.base import HasDirection, HasShift, Scorer
+from probe.scorers.lora_writer import LoRAWriter
 from probe.steering_callback import SteeringCallback
 
 
@@ -173,7 +174,7 @@ def print_table(console: Console, scorer: Scorer, judge: Judge, split: Literal["
     for name in result.estimates["spearman"]:
         chosen = name == scorer.chosen
         label = name.removeprefix("layer_").replace("_", " ") + (" (chosen)" if chosen else "")
-        table.add_row(label, *(_cell(columns[name]) for columns in shown.values()), style="bold" if chosen else None)
+        table.add_row(label, *(cell(columns[name]) for columns in shown.values()), style="bold" if chosen else None)
     low, high = judgement.band_95
     table.add_row("200 random", f"{low:.2f} to {high:.2f}\n[dim]5-95 %[/dim]")
     console.print(table)
@@ -196,9 +197,15 @@ def print_report(
     console.print(f"Next: tensorboard --logdir {folder.parent}", highlight=False)
     if isinstance(scorer, HasDirection):
         console.print('  or: python -m probe generate "Write a story about a town."', highlight=False)
+    if isinstance(scorer, LoRAWriter):
+        console.print(
+            f"  or, beside steering: python -m probe stories --config configs/stories.yaml --adapter {folder / 'adapter'}",
+            highlight=False,
+        )
 
 
-def _cell(estimate: Estimate) -> str:
+def cell(estimate: Estimate) -> str:
+    """An estimate in a table: the value, and below it the interval."""
     interval = (
         "" if np.isnan(estimate.lower) else f"\n[dim]{escape(f'[{estimate.lower:.2f}, {estimate.upper:.2f}]')}[/dim]"
     )

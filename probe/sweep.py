@@ -5,11 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from probe.bootstrap import Estimate, group_bootstrap
 from probe.directions import Direction
 from probe.effects import mean_over_prompts
 from probe.held_out import Ground
-from probe.metrics import Floats
 from probe.spec import Budget
 from probe.steering import MEASURES, Arm, SteeredText
 
@@ -90,28 +88,6 @@ def pareto(cells: Sequence[Cell]) -> list[Cell]:
         if not front or cell.gain > front[-1].gain:
             front.append(cell)
     return front
-
-
-def share_of_gap(
-    uncreative: Sequence[SteeredText],
-    steered: Sequence[SteeredText],
-    creative: Sequence[SteeredText],
-    groups: Sequence[str],
-    told: str,
-) -> Estimate:
-    """(steered - uncreative) / (creative - uncreative) in the mean of a measure; the interval resamples groups."""
-    values = np.array(
-        [[getattr(text, told) for text in texts] for texts in (uncreative, steered, creative)], dtype=float
-    )
-    seen = np.isfinite(values)
-    values = np.where(seen, values, 0.0)
-
-    def statistic(weights: Floats) -> Floats:
-        low, ours, high = (weights @ values.T / (weights @ seen.T.astype(float))).T
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray((ours - low) / (high - low))[:, None]
-
-    return group_bootstrap(statistic, groups)[0]
 
 
 def at_matched(cells: Sequence[Cell], by: str, target: float) -> dict[str, dict[str, float]]:

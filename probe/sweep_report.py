@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 from probe.bootstrap import Estimate
-from probe.effects import mean_over_prompts
+from probe.effects import summary
 from probe.files import atomic_write
 from probe.held_out import Ground
 from probe.reporting import without_nan
 from probe.spec import Budget
-from probe.steering import MEASURES, SteeredText
+from probe.steering import MEASURES
 from probe.sweep import Cell, at_matched, pareto
 from probe.sweep_figures import heat_map, pareto_plot
 from probe.sweep_trial import Judged, Searched
-from probe.textstats import compression_ratio, distinct, self_bleu
 
 MATCHED = {"strength_norm": (0.1, 0.2, 0.4), "kl": (0.1, 0.2, 0.4), "strength_absolute": (1.0, 2.0, 3.0)}
 """At which lengths and costs the layers are compared; the paper adds an absolute length of 3."""
@@ -39,6 +37,7 @@ class SweepReport:
         self.board = TensorBoardLogger(output, name="", default_hp_metric=False)
         self.folder, self.direction_folder = Path(self.board.log_dir), direction_folder
         self.ground, self.budget, self.searched, self.judged = ground, budget, searched, judged
+        self.summaries = {name: summary(texts, ground.group_of) for name, texts in judged.texts.items()}
 
     def write(self, console: Console) -> None:
         """Saves the setting into the direction, prints, and writes files and figures."""
@@ -75,7 +74,7 @@ class SweepReport:
             "matched": self.matched(),
             "share_of_gap": asdict(self.judged.share),
             "random_shares": self.judged.random_shares,
-            "judged": {name: {m: asdict(e) for m, e in _summary(t).items()} for name, t in self.judged.texts.items()},
+            "judged": {name: {m: asdict(e) for m, e in of_set.items()} for name, of_set in self.summaries.items()},
             "verdict": words,
         }
         text = json.dumps(without_nan(report), indent=2, allow_nan=False) + "\n"
@@ -101,9 +100,8 @@ class SweepReport:
         )
         for name in ("", *self.judged.texts):
             table.add_column(name)
-        summaries = {name: _summary(texts) for name, texts in self.judged.texts.items()}
-        for measure in next(iter(summaries.values())):
-            cells = [_cell(summary[measure]) for summary in summaries.values()]
+        for measure in next(iter(self.summaries.values())):
+            cells = [_cell(of_set[measure]) for of_set in self.summaries.values()]
             if any(cell != "-" for cell in cells):
                 table.add_row(measure.replace("_", " "), *cells)
         return table
@@ -146,15 +144,6 @@ class SweepReport:
         """The layers compared where they are equally strong, or cost the same."""
         cells = self.searched.cells
         return {by: {f"{x:g}": at_matched(cells, by, x) for x in targets} for by, targets in MATCHED.items()}
-
-
-def _summary(texts: Sequence[SteeredText]) -> dict[str, Estimate]:
-    """Means over prompts, and the diversity of the whole set."""
-    found = {m: mean_over_prompts(texts, m) for m in MEASURES if getattr(texts[0], m) is not None}
-    written = [t.text for t in texts]
-    of_set = {"distinct_1": distinct(written, 1), "distinct_2": distinct(written, 2), "self_bleu": self_bleu(written)}
-    of_set["compression_ratio"] = compression_ratio(written)
-    return found | {name: Estimate(x, np.nan, np.nan, len(texts), len(texts)) for name, x in of_set.items()}
 
 
 def _cell(estimate: Estimate) -> str:

@@ -8,10 +8,11 @@ from rich.progress import track
 
 from probe.bootstrap import Estimate
 from probe.directions import Direction, random_directions
+from probe.effects import share_of_gap
 from probe.held_out import Ground
 from probe.spec import Budget
 from probe.steering import Arm, SteeredText
-from probe.sweep import Cell, Setting, recommend, share_of_gap, sweep
+from probe.sweep import Cell, Setting, recommend, sweep
 
 
 @dataclass(frozen=True)

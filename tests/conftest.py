@@ -2,16 +2,19 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lightning.pytorch  # noqa: F401  (its log handler keeps the stderr of its first import: let that outlive one test)
 import pytest
 import torch
+from chat_server import Server
 from small import write_sets
 from tiny import CHAT_TEMPLATE, build_model, build_tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from probe.cli import main
 from probe.lm import FrozenLM
 from probe.spec import LMSpec
 
@@ -51,3 +54,28 @@ def tiny_lm_folder(tiny_lm: FrozenLM, tmp_path_factory: pytest.TempPathFactory) 
 def small_sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Paths of small pairs and stories, by the names of ContrastData's arguments."""
     return write_sets(tmp_path_factory.mktemp("sets"))
+
+
+@pytest.fixture(scope="module")
+def fitted(
+    tiny_lm_folder: Path, small_sets: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, str]]:
+    """A folder in which `fit` was run, and the options that name its data."""
+    folder = tmp_path_factory.mktemp("fitted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        data = {k: v for k, v in small_sets.items() if k != "test_preferences"}
+        (folder / "fit.yaml").write_text(
+            f"lm: {{model: {tiny_lm_folder}, device: cpu}}\nmodel: {{class_path: MeanDifference}}\nsteering: {{n_prompts: 0}}\n"
+            "data:\n  class_path: ContrastData\n  init_args:\n" + "".join(f"    {k}: {v}\n" for k, v in data.items())
+        )
+        assert main(["fit", "--config", "fit.yaml", "--trainer.enable_progress_bar=false"]) == 0
+    return folder, data
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()

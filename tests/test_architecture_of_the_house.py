@@ -17,12 +17,15 @@ SCORERS = sorted({f.stem for f in FILES if f.parent.name == "scorers"} - {*SHARE
 
 ROOMS = (
     "errors", "files", "rows", "spec", "textstats", "audit", "chat", "hooks", "directions", "geometry", "metrics", "bootstrap",
-    "people", "storyteller", "data", "evaluation", "sampling", "tokens", "lm", "activations", "preflight", "plugins",
+    "people", "pairwise", "ballot", "storyteller", "data", "evaluation", "sampling", "tokens", "lm", "activations", "adapters",
+    "preflight", "plugins", "verbs",
     "scorers.base", "scorers.frozen", "scorers.directional", "scorers.measure", "scorers.lora",
     *(f"scorers.{name}" for name in SCORERS), "scorers", "judging", "steering", "effects", "steering_callback", "figures",
     "reporting", "crossfit", "tournament", "sheets", "standings", "comparison", "comparison_figures", "comparison_table",
-    "comparison_report", "held_out", "sweep", "sweep_trial", "sweep_figures", "sweep_report",
-    "commands.audit", "commands.compare", "commands.generate", "commands.pairs", "commands.sweep", "commands", "cli", "__main__",
+    "comparison_report", "held_out", "sweep", "sweep_trial", "sweep_figures", "sweep_report", "stories",
+    "stories_figures", "stories_report",
+    "commands.audit", "commands.compare", "commands.generate", "commands.pairs", "commands.stories", "commands.sweep",
+    "commands.votes", "commands", "cli", "__main__",
 )  # fmt: skip
 """A room imports only rooms above it, that is, to its left. A new room takes its place here first."""
 

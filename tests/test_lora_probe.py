@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 from tiny import ARCHITECTURES, build_model
 from transformers import PreTrainedTokenizerFast
 
+from probe import adapters
 from probe.activations import ActivationExtractor, ActivationStore
 from probe.data import ContrastData
 from probe.errors import ProbeError
 from probe.lm import FrozenLM
 from probe.rows import Passage
-from probe.scorers import LoRAProbe, MeanDifference, Scorer, lora
+from probe.scorers import LoRAProbe, MeanDifference, Scorer
 from probe.scorers.base import HasShift
 from probe.spec import LMSpec
 
@@ -116,14 +117,14 @@ def test_the_gradient_reaches_every_adapter_and_nothing_else_in_any_architecture
 ) -> None:
     lm = make_lm(architecture)
     with warnings.catch_warnings(action="error"):
-        peft = lora.adapt(lm, LAYER, 4, 8)
+        peft = adapters.adapt(lm, LAYER, 4, 8)
     encoded = lm.encode(STORIES)
     ActivationExtractor(lm, [LAYER]).states(encoded, [2, 0]).square().sum().backward()
-    adapters = {name: p for name, p in peft.named_parameters() if "lora_" in name}
+    learned = {name: p for name, p in peft.named_parameters() if "lora_" in name}
     # The second factor begins at zero, so the first one's gradient is zero, but there.
-    assert all(p.grad is not None and (("lora_A" in name) or p.grad.any()) for name, p in adapters.items())
-    assert all(p.grad is None for name, p in peft.named_parameters() if name not in adapters)
-    of_block = [{id(p) for p in block.parameters()} & {id(p) for p in adapters.values()} for block in lm.blocks]
+    assert all(p.grad is not None and (("lora_A" in name) or p.grad.any()) for name, p in learned.items())
+    assert all(p.grad is None for name, p in peft.named_parameters() if name not in learned)
+    of_block = [{id(p) for p in block.parameters()} & {id(p) for p in learned.values()} for block in lm.blocks]
     assert all(of_block[: LAYER + 1])
     assert not any(of_block[LAYER + 1 :])
 
@@ -131,10 +132,10 @@ def test_the_gradient_reaches_every_adapter_and_nothing_else_in_any_architecture
 def test_where_queries_and_values_have_unknown_names_every_linear_layer_is_adapted(
     tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lora, "QUERY_AND_VALUE", set())
+    monkeypatch.setattr(adapters, "QUERY_AND_VALUE", set())
     # 21 layers of 35: from 20 on PEFT shortens their names, and must not hit those of later blocks.
     lm = FrozenLM(build_model(num_hidden_layers=5), tiny_tokenizer)
-    lora.adapt(lm, 2, 4, 8)
+    adapters.adapt(lm, 2, 4, 8)
     adapted = {name.removesuffix(".lora_A") for name, _ in lm.model.named_modules() if name.endswith("lora_A")}
     attention, mlp = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
     names = [f"self_attn.{name}" for name in attention] + [f"mlp.{name}" for name in mlp]
@@ -143,7 +144,7 @@ def test_where_queries_and_values_have_unknown_names_every_linear_layer_is_adapt
 
 def test_blocks_that_cannot_be_adapted_are_refused(make_lm: Callable[..., FrozenLM]) -> None:
     with pytest.raises(ProbeError, match="use another scorer for this model"):
-        lora.adapt(make_lm("mamba"), LAYER, 4, 8)
+        adapters.adapt(make_lm("mamba"), LAYER, 4, 8)
 
 
 def test_the_loss_is_the_log_loss_of_the_scores_and_rows_that_only_pad_a_batch_do_not_change_it(

@@ -12,11 +12,12 @@ from probe.activations import ActivationExtractor
 from probe.cli import main
 from probe.data import ContrastData
 from probe.directions import Direction
+from probe.effects import share_of_gap
 from probe.held_out import held_out
 from probe.lm import FrozenLM
 from probe.spec import Budget
 from probe.steering import Sampling, SteeredText, write
-from probe.sweep import Cell, Setting, at_matched, pareto, recommend, share_of_gap, sweep
+from probe.sweep import Cell, Setting, at_matched, pareto, recommend, sweep
 
 
 def cell(layer: int, strength: float, gain: float, nll: float, affordable: bool = True) -> Cell:
@@ -73,23 +74,6 @@ def test_the_share_of_the_gap_is_a_ratio_of_means_with_an_interval_over_groups()
     kept = share_of_gap(texts(missing), texts(ours), texts(high), groups, "inventive_share").value
     rest = np.delete(low, 3).mean()
     assert kept == pytest.approx((ours.mean() - rest) / (high.mean() - rest))
-
-
-@pytest.fixture(scope="module")
-def fitted(
-    tiny_lm_folder: Path, small_sets: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, str]]:
-    """A folder in which `fit` was run, and the options that name its data."""
-    folder = tmp_path_factory.mktemp("fitted")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        data = {k: v for k, v in small_sets.items() if k != "test_preferences"}
-        (folder / "fit.yaml").write_text(
-            f"lm: {{model: {tiny_lm_folder}, device: cpu}}\nmodel: {{class_path: MeanDifference}}\nsteering: {{n_prompts: 0}}\n"
-            "data:\n  class_path: ContrastData\n  init_args:\n" + "".join(f"    {k}: {v}\n" for k, v in data.items())
-        )
-        assert main(["fit", "--config", "fit.yaml", "--trainer.enable_progress_bar=false"]) == 0
-    return folder, data
 
 
 def opened(fitted: tuple[Path, dict[str, str]]) -> tuple[Direction, ContrastData]:

@@ -111,34 +111,28 @@ def arms_of(
     """Layers, unit and the arms, the plain one first; what was not asked for is as the direction recommends it."""
     from probe.steering import Arm
 
-    recommended = direction.provenance.get("recommended") or {}
+    layers, of_strength, of_unit = direction.recommended
+    if layer is not None:
+        layers = [layer] if isinstance(layer, int) else layer
     if ablate:
         if strength is not None or unit:
             raise ProbeError("--ablate: expected no strength beside it, found one; ablation takes all of it out.")
-        layers = _as_list(direction.layers if layer is None else layer)
+        layers = layers if layer is not None else list(direction.layers)
         return layers, "ablated", [Arm("plain"), Arm("ablated", ablated={k: direction.at(k) for k in layers})]
     if strength is None and unit:
         raise ProbeError(f"--strength_unit {unit}: expected --strength beside it, found none; say how much.")
-    of_strength: str = unit or "gap"
-    if strength is None:
-        strength, of_strength = recommended.get("strength", 2.0), recommended.get("strength_unit", "gap")
+    strength, unit_used = (of_strength, of_unit) if strength is None else (strength, unit or "gap")
     strengths = strength if isinstance(strength, list) else [strength]
     if not all(math.isfinite(s) for s in strengths):
         raise ProbeError(f"--strength: expected finite numbers, found {strengths}; 2 class gaps are a good start.")
-    where = next((k for k in (layer, recommended.get("layer"), direction.chosen) if k is not None), None)
-    if where is None or where == []:
+    if not layers:
         raise ProbeError(
             f"--layer: expected a chosen layer in this direction, found none; say which of {list(direction.layers)}."
         )
-    layers = _as_list(where)
     arms = [
-        Arm(f"{s:+g} {of_strength}", direction.deltas(s, of_strength, layers), s) for s in dict.fromkeys(strengths) if s
+        Arm(f"{s:+g} {unit_used}", direction.deltas(s, unit_used, layers), s) for s in dict.fromkeys(strengths) if s
     ]
-    return layers, of_strength, [Arm("plain"), *arms]
-
-
-def _as_list(layers: int | Sequence[int]) -> list[int]:
-    return [layers] if isinstance(layers, int) else list(layers)
+    return layers, unit_used, [Arm("plain"), *arms]
 
 
 def _one_or_all(layers: Sequence[int]) -> int | list[int]:

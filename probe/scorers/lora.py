@@ -3,7 +3,6 @@
 import json
 import shutil
 import tempfile
-import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
@@ -12,23 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from probe.activations import ActivationExtractor
+from probe.adapters import adapt, take_out
 from probe.directions import ClassSums, cosine_scores, mean_difference
-from probe.errors import ProbeError
 from probe.evaluation import EvaluationSet, choose_layer
 from probe.files import atomic_write
-from probe.lm import FrozenLM
 from probe.metrics import to_numpy
 from probe.rows import Passage, Pooling, Span
 from probe.scorers.base import Scorer
 from probe.spec import LMSpec
-
-QUERY_AND_VALUE = {"q_proj", "v_proj", "c_attn", "query_key_value", "qkv_proj", "Wqkv"}
-"""What the families call the projections to queries and values, alone or in one with the keys."""
 
 
 class LoRAScorer(Scorer):
@@ -146,10 +139,7 @@ class LoRAScorer(Scorer):
 
     def release(self) -> None:
         """Takes the adapters out: the LM is bit by bit what it was."""
-        if self.lm.adapter is not None:
-            self.lm.adapter.unload()
-            vars(self.lm.model).pop("peft_config", None)  # older versions of PEFT leave it
-            self.lm.adapter = None
+        take_out(self.lm)
 
     # -- remembering --------------------------------------------------------------------------------------------
 
@@ -182,29 +172,3 @@ class LoRAScorer(Scorer):
         card |= {"epoch": self.best.get("epoch"), "provenance": self.provenance()}
         atomic_write(folder / "adapter.json", lambda path: path.write_text(json.dumps(card, indent=2) + "\n"))
         return folder
-
-
-def adapt(lm: FrozenLM, layer: int, rank: int, alpha: int) -> PeftModel:
-    """Puts adapters into the blocks up to `layer`, all that is run; the LM is changed in place.
-
-    In a family whose names for queries and values are not known, every linear layer of these blocks is adapted.
-    """
-    inside = {module for block in lm.blocks[: layer + 1] for module in block.modules()}
-    named = {name: module for name, module in lm.model.named_modules() if module in inside}
-    linear = [name for name, module in named.items() if isinstance(module, nn.Linear | Conv1D)]
-    usual = [name for name in linear if name.rpartition(".")[2] in QUERY_AND_VALUE]
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=rank,
-        lora_alpha=alpha,
-        target_modules=usual or linear,
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in named.values()),
-    )
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # between PEFT and transformers
-            return get_peft_model(lm.model, config)
-    except ValueError as error:
-        raise ProbeError(
-            f"LoRA: PEFT cannot adapt {lm.spec.model} ({error}); correct the rank, or use another scorer for this model."
-        ) from error

@@ -1,0 +1,282 @@
+"""The paper's experiment: each set is what it says, the controls are matched, judges are asked once, people's votes come back."""
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from chat_server import Server
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from probe.cli import main
+from probe.data import ContrastData
+from probe.directions import Direction
+from probe.held_out import Ground, held_out
+from probe.lm import FrozenLM
+from probe.rows import Preference, read_rows
+from probe.steering import Arm, Sampling, SteeredText, write
+from probe.stories import StorySets, matched, write_stories
+
+ASK = "{prompt} Be wild."
+Fitted = tuple[Path, dict[str, str]]
+TINY = ("--steering.max_new_tokens=8", "--n_prompts=6")
+
+
+@pytest.fixture
+def ground(fitted: Fitted, tiny_lm: FrozenLM) -> Ground:
+    folder, files = fitted
+    data = ContrastData(**files)
+    data.setup("fit")
+    direction = Direction.load(folder / "lightning_logs/probe/version_0/direction")
+    return held_out(tiny_lm, direction, data, Sampling(10), "none", 0, 5)[1]
+
+
+def written(ground: Ground, **options: Any) -> StorySets:
+    settings = {"layers": [1], "strength": 3.0, "unit": "gap", "ask": ASK, "adapter": False, "seed": 0}
+    return write_stories(ground, **(settings | options), tell=lambda _: None)
+
+
+def test_every_set_is_what_it_says(ground: Ground) -> None:
+    sets = written(ground, layers=[0, 2])
+    texts = {name: [text.text for text in of_set] for name, of_set in sets.texts.items()}
+    lm, prompts = ground.lm, list(ground.prompts)
+    assert texts["uncreative"] == lm.generate(prompts, 10, 0.8, 0)
+    assert texts["creative"] == lm.generate(list(ground.creative), 10, 0.8, 0)
+    assert texts["asked"] == lm.generate([f"{prompt} Be wild." for prompt in prompts], 10, 0.8, 0)
+    steering = Arm("x", ground.direction.deltas(3.0, "gap", [0, 2]))
+    assert texts["steered"] == write(lm, [(prompt, steering) for prompt in prompts], ground.how)
+    temperature = float(sets.made["hot"].partition("temperature ")[2].partition(",")[0])
+    assert all(0.8 <= temperature <= 2 for _ in texts["hot"])
+    for name, of_set in sets.texts.items():
+        assert [text.prompt for text in of_set] == prompts
+        assert {text.arm for text in of_set} == {name}
+    assert set(sets.made) == set(sets.texts)
+
+
+def test_random_directions_are_one_a_prompt_and_as_long_as_ours(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Arm] = []
+    texts = Ground.texts
+
+    def spy(self: Ground, arms: Any, progress: bool = False) -> Any:
+        seen.extend(arm for of_arm in arms if not isinstance(of_arm, Arm) for arm in of_arm)
+        return texts(self, arms, progress)
+
+    monkeypatch.setattr(Ground, "texts", spy)
+    written(ground, layers=[0, 2])
+    ours = ground.direction.deltas(3.0, "gap", [0, 2])
+    assert len(seen) == len(ground.prompts)
+    for layer in (0, 2):
+        found = torch.stack([arm.deltas[layer] for arm in seen])
+        torch.testing.assert_close(found.norm(dim=1), ours[layer].norm().expand(5), atol=1e-4, rtol=1e-4)
+        cosines = torch.nn.functional.cosine_similarity(found[:, None], found[None], dim=-1)
+        assert (cosines - torch.eye(5)).abs().max() < 0.9
+
+
+def test_the_temperature_is_that_at_which_plain_texts_are_as_diverse_as_the_steered_ones() -> None:
+    asked = []
+
+    def diversity(temperature: float) -> float:
+        asked.append(temperature)
+        return temperature**2
+
+    assert matched(diversity, 2.0, 0.8, 2.0) == pytest.approx(2**0.5, abs=1.2 / 40)
+    assert len(asked) < 12
+    assert matched(diversity, 0.5, 0.8, 2.0) == 0.8  # no search where the plain texts are as diverse already
+    assert matched(diversity, 9.0, 0.8, 2.0) == 2.0
+
+
+def text(arm: str, prompt: str, share: float) -> SteeredText:
+    return SteeredText(prompt, arm, 0.0, f"{arm} {prompt} {share}", 0.0, 0.0, 0.0, 0.0, 0, share, 1.0, 1.0)
+
+
+def made_up(ground: Ground, shares: dict[str, float], n: int = 60) -> StorySets:
+    rng = np.random.default_rng(0)
+    prompts = [f"p{i}" for i in range(n)]
+    ground = replace(
+        ground, prompts=prompts, creative=prompts, groups=[f"g{i // 2}" for i in range(n)], witness="storyteller"
+    )
+    noise = rng.normal(0, 0.05, n)
+    return StorySets(
+        ground,
+        {
+            name: [text(name, p, share + e) for p, e in zip(prompts, noise, strict=True)]
+            for name, share in shares.items()
+        },
+        dict.fromkeys(shares, ""),
+    )
+
+
+def test_steering_is_set_beside_every_control_prompt_by_prompt(ground: Ground) -> None:
+    shares = {"uncreative": 0.2, "steered": 0.6, "creative": 0.8, "asked": 0.7, "random": 0.2, "hot": 0.25}
+    sets = made_up(ground, shares)
+    found = sets.beyond_controls()
+    assert set(found) == {"asked", "random", "hot"}
+    for name, (difference, p) in found.items():
+        assert difference.value == pytest.approx(0.6 - shares[name])
+        assert difference.lower == pytest.approx(difference.value, abs=0.01)  # the noise of a prompt is in both sets
+        assert p < 0.001 or np.isnan(p)
+    assert sets.shares()["steered"].value == pytest.approx(2 / 3, abs=0.02)
+    assert sets.shares()["steered"].n_groups == 30
+    # The same texts are told apart from themselves by nothing.
+    same = replace(sets, texts={**sets.texts, "hot": [replace(t, arm="hot") for t in sets.texts["steered"]]})
+    assert same.beyond_controls()["hot"][1] == 1
+
+
+def test_every_set_is_compared_with_the_uncreative_and_the_steered_one(ground: Ground) -> None:
+    names = ("uncreative", "steered", "creative", "asked", "random", "hot")
+    sets = made_up(ground, dict.fromkeys(names, 0.5))
+    pairs = {(c.set_a, c.set_b) for c in sets.comparisons(3)}
+    assert len(pairs) == 1 + 2 * 4
+    assert all(b == "uncreative" or a == "steered" for a, b in pairs)
+    assert len(sets.comparisons(3)) == 3 * 9
+    assert len(sets.comparisons()) == 60 * 9
+    assert all(c.text_a.startswith(f"{c.set_a} {c.prompt}") for c in sets.comparisons())
+
+
+@pytest.fixture
+def here(fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A working folder with the direction of a fit; the words that name its data."""
+    folder, files = fitted
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder / "lightning_logs/probe/version_0/direction", "lightning_logs/probe/version_0/direction")
+    return [f"--data.{name}={path}" for name, path in files.items()]
+
+
+def longer(question: str) -> str:
+    """A judge that names the longer text, whichever is shown first."""
+    one, other = (question.partition(f"=== Text {x} ===")[2].partition("=== End")[0].strip() for x in "AB")
+    return "A" if len(one) > len(other) else "B" if len(other) > len(one) else "Neither."
+
+
+def test_the_verb_leaves_tables_files_figures_and_win_rates_that_a_hand_count_confirms_and_asks_a_judge_once(
+    here: list[str], server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.reply = longer
+    judge = ["--endpoint.model=m", f"--endpoint.url={server.url}", "--n_judged=4", "--self_judge=true"]
+    assert main(["stories", *here, *TINY, *judge, "--ask", ASK]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "Verdict",
+        "of the way from uncreative to creative",
+        "does not show",
+        "cosine",
+        "shown first",
+        "Next:",
+    ):
+        assert words.lower() in said.lower()
+    run = Path("lightning_logs/stories/version_0")
+    report = json.loads((run / "stories.json").read_text())
+    texts: dict[str, list[str]] = {}
+    for line in (run / "texts.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        texts.setdefault(record["arm"], []).append(record["text"].strip())
+    assert {len(of_set) for of_set in texts.values()} == {6}
+    assert set(texts) == {"uncreative", "steered", "creative", "asked", "random", "hot"}
+    rates = {(r["by"], r["first"], r["second"]): r for r in report["win_rates"]}
+    for (by, first, second), rate in rates.items():
+        if by != "m":
+            continue
+        lengths = [(len(a), len(b)) for a, b in zip(texts[first][:4], texts[second][:4], strict=True)]
+        told = [a > b for a, b in lengths if a != b and a and b]
+        assert rate["n_unread"] == 4 - len(told)
+        assert rate["rate"]["value"] == (pytest.approx(np.mean(told)) if told else None)
+    assert ("the model itself", "steered", "uncreative") in rates
+    assert report["judges"]["the model itself"]["replies"] == report["judges"]["m"]["replies"]
+    with (run / "stories.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["set"] for row in rows} == set(texts)
+    assert {"score", "kl", "extra_nll", "distinct_2"} <= {row["measure"] for row in rows}
+    tags = EventAccumulator(str(run), size_guidance={"tensors": 0}).Reload().Tags()
+    assert {"stories/distributions", "stories/win_rates"} <= set(tags["images"])
+    assert "stories/samples/text_summary" in tags["tensors"]
+    assert set(server.asked.values()) == {1}
+    assert main(["stories", *here, *TINY, *judge, "--ask", ASK]) == 0
+    assert set(server.asked.values()) == {1}
+    assert json.loads((run.parent / "version_1/stories.json").read_text())["win_rates"] == report["win_rates"]
+
+
+def test_a_ballot_says_nothing_of_the_sets_and_its_votes_come_back_as_preferences(
+    here: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["stories", *here, *TINY, "--ballot=12"]) == 0
+    run = Path("lightning_logs/stories/version_0")
+    assert "keep it from them" in " ".join(capsys.readouterr().out.split())
+    sheet = (run / "ballot.csv").read_text(encoding="utf-8-sig")
+    assert not [name for name in ("steered", "uncreative", "creative", "random", "hot") if name in sheet.split("\n")[0]]
+    key = {k["id"]: k for k in map(json.loads, (run / "ballot_key.jsonl").read_text().splitlines())}
+    with (run / "ballot.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["id"] for row in rows} == set(key)
+    for voter in ("ann", "bo"):  # both prefer what was steered
+        with Path(f"{voter}.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            for row in rows:
+                sides = {"steered": 1, "uncreative": -1}
+                a, b = (sides.get(key[row["id"]][side], 0) for side in ("set_a", "set_b"))
+                writer.writerow(row | {"preferred": "a" if a > b else "b" if b > a else "tie"})
+    assert main(["votes", "ann.csv", "bo.csv", "--key", str(run / "ballot_key.jsonl")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "alpha 1.00" in said
+    assert "steered v. uncreative 1.00" in said
+    preferences = read_rows("preferences.jsonl", Preference)
+    assert len(preferences) == len(rows)
+    assert {p.text_a for p in preferences} == {row["text_a"].lstrip("'") for row in rows}
+
+
+def test_a_lora_writer_is_a_control_at_the_kl_of_steering_and_one_for_another_model_is_refused(
+    here: list[str], fitted: Fitted, tiny_lm_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = (fitted[0] / "fit.yaml").read_text().replace("MeanDifference", "LoRAWriter")
+    Path("writer.yaml").write_text(config)
+    fit = ["--model.init_args.lr=0.01", "--data.init_args.batch_size=8", "--trainer.enable_progress_bar=false"]
+    assert main(["fit", "--config", "writer.yaml", *fit]) == 0
+    assert "--adapter lightning_logs/probe/version_1/adapter" in " ".join(capsys.readouterr().out.split())
+    adapter = Path("lightning_logs/probe/version_1/adapter")
+    steer = ["--steering.strengths=[0.5]", "--direction=lightning_logs/probe/version_0/direction"]
+    assert main(["stories", *here, *TINY, *steer, f"--adapter={adapter}"]) == 0
+    report = json.loads(Path("lightning_logs/stories/version_0/stories.json").read_text())
+    kl = {name: result["kl"]["value"] for name, result in report["results"].items()}
+    share = float(report["sets"]["writer"].partition("prompts, ")[2].partition(" of the LoRA")[0])
+    assert 0 <= share <= 1
+    assert kl["writer"] <= kl["steered"] + 0.05 or share == 0
+    assert "writer" in report["steered_less_control"]
+    card = adapter / "adapter.json"
+    card.write_text(card.read_text().replace('"lm_fingerprint": "', '"lm_fingerprint": "x'))
+    capsys.readouterr()
+    assert main(["stories", *here, *TINY, *steer, f"--adapter={adapter}"]) == 2
+    assert "made for other weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--ask=Be wild."], "expected {prompt}"),
+        (["--steering.layer=7"], "this direction holds layers [0, 1, 2], found 7"),
+        (["--adapter=nowhere"], "--adapter nowhere: expected a LoRA adapter"),
+        (["--config=typo.yaml"], "found `steering.strenths`, which no verb knows"),
+        (["--config=odd.yaml"], "expected `steering` to be a section"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_sentence_before_anything_is_written(
+    here: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    Path("typo.yaml").write_text("steering: {strenths: [3.0], witness: none}\n")
+    Path("odd.yaml").write_text("steering: strong\n")
+    monkeypatch.setattr(FrozenLM, "generate", lambda *_, **__: pytest.fail("a story was written"))
+    assert main(["stories", *here, *TINY, *words]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert says in line
+
+
+def test_votes_without_a_ballot_are_refused(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["votes", "--key", "key.jsonl"]) == 2
+    assert "expected filled-in ballots, found none" in capsys.readouterr().err
