@@ -70,7 +70,8 @@ def _mean_of(values: Floats) -> Callable[[Floats], Floats]:
     seen = np.isfinite(values)
 
     def statistic(weights: Floats) -> Floats:
-        return np.asarray(weights[:, seen] @ values[seen] / weights[:, seen].sum(1))[:, None]
+        with np.errstate(invalid="ignore", divide="ignore"):  # a resample may hold none of them
+            return np.asarray(weights[:, seen] @ values[seen] / weights[:, seen].sum(1))[:, None]
 
     return statistic
 

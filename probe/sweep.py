@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from probe.directions import Direction
-from probe.effects import mean_over_prompts
+from probe.effects import values_of
 from probe.held_out import Ground
 from probe.spec import Budget
 from probe.steering import MEASURES, Arm, SteeredText
@@ -44,6 +44,10 @@ class Cell:
     """By the witness, else by the clean re-score, above the unsteered texts."""
     affordable: bool
 
+    def value(self, measure: str) -> float:
+        """The gain, or the mean of a measure; nan where it was not measured."""
+        return self.gain if measure == "gain" else self.means.get(measure, np.nan)
+
 
 def sweep(
     ground: Ground, direction: Direction, settings: Sequence[Setting], budget: Budget, progress: bool = False
@@ -65,8 +69,10 @@ def sweep(
 
 
 def _means(texts: Sequence[SteeredText]) -> dict[str, float]:
-    found = {m: mean_over_prompts(texts, m).value for m in MEASURES if getattr(texts[0], m) is not None}
-    return {m: value for m, value in found.items() if m == "score" or np.isfinite(value)} | {"empty": _empty(texts)}
+    found = {m: values_of(texts, m) for m in MEASURES if getattr(texts[0], m) is not None}
+    return {m: float(np.mean(x[np.isfinite(x)])) if np.isfinite(x).any() else np.nan for m, x in found.items()} | {
+        "empty": _empty(texts)
+    }
 
 
 def _empty(texts: Sequence[SteeredText]) -> float:

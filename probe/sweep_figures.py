@@ -16,8 +16,7 @@ def heat_map(cells: Sequence[Cell], measure: str, recommended: Cell) -> Figure:
     strengths = sorted({c.setting.strength for c in cells})
     values: Floats = np.full((len(places), len(strengths)), np.nan)
     for c in cells:
-        value = c.gain if measure == "gain" else c.means.get(measure, np.nan)
-        values[places.index(c.setting.where), strengths.index(c.setting.strength)] = value
+        values[places.index(c.setting.where), strengths.index(c.setting.strength)] = c.value(measure)
     figure = Figure(figsize=(1.6 + 0.75 * len(strengths), 1.6 + 0.5 * len(places)), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(values, cmap="cividis", aspect="auto", origin="lower")

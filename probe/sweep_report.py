@@ -56,8 +56,9 @@ class SweepReport:
         direction = self.ground.direction
         provenance = {**direction.provenance, "recommended": {**setting, **budget}}
         replace(direction, provenance=provenance).save(self.direction_folder)
-        for measure in ("gain", *(m for m in MEASURES if any(m in c.means for c in self.searched.cells))):
-            self.board.experiment.add_figure(f"sweep/{measure}", heat_map(self.searched.cells, measure, best))
+        for measure in ("gain", *MEASURES):
+            if np.isfinite([cell.value(measure) for cell in self.searched.cells]).any():
+                self.board.experiment.add_figure(f"sweep/{measure}", heat_map(self.searched.cells, measure, best))
         self.board.experiment.add_figure("sweep/pareto", pareto_plot(self.searched.cells, best, self.budget.extra_nll))
         words = self.verdict()
         console.print(self.table())
