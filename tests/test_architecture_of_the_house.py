@@ -18,12 +18,12 @@ SCORERS = sorted({f.stem for f in FILES if f.parent.name == "scorers"} - {*SHARE
 ROOMS = (
     "errors", "files", "rows", "spec", "textstats", "audit", "chat", "hooks", "directions", "geometry", "metrics", "bootstrap",
     "people", "pairwise", "ballot", "storyteller", "data", "evaluation", "sampling", "tokens", "lm", "activations", "adapters",
-    "preflight", "plugins", "verbs",
+    "preflight", "plugins",
     "scorers.base", "scorers.frozen", "scorers.directional", "scorers.measure", "scorers.lora",
     *(f"scorers.{name}" for name in SCORERS), "scorers", "judging", "steering", "effects", "steering_callback", "figures",
     "reporting", "crossfit", "tournament", "sheets", "standings", "comparison", "comparison_figures", "comparison_table",
     "comparison_report", "held_out", "sweep", "sweep_trial", "sweep_figures", "sweep_report", "stories",
-    "stories_figures", "stories_report",
+    "stories_figures", "stories_report", "verbs",
     "commands.audit", "commands.compare", "commands.generate", "commands.pairs", "commands.stories", "commands.sweep",
     "commands.votes", "commands", "cli", "__main__",
 )  # fmt: skip
