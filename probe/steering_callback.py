@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import lightning as L
 import numpy as np
@@ -157,25 +157,27 @@ def dull_prompts(rows: Sequence[Row], groups: Sequence[str]) -> list[str]:
     return [prompts[i] for i in range(deepest) for prompts in by_group.values() if i < len(prompts)]
 
 
-def sample_table(samples: Sequence[SteeredText], by: Literal["strength", "arm"] = "strength") -> str:
-    """Markdown table of samples, a row per prompt, a column per strength or arm; model text is escaped and stays in its cell."""
-    by_prompt: dict[str, dict[Any, SteeredText]] = {}
+def sample_table(samples: Sequence[SteeredText]) -> str:
+    """Markdown table of samples, a row per prompt and a column per strength; model text is escaped and stays in its cell."""
+    strengths = sorted({sample.strength for sample in samples})
+    lines = [
+        "| prompt | " + " | ".join(f"strength {s:g}" for s in strengths) + " |",
+        "|" + "---|" * (len(strengths) + 1),
+    ]
+    by_prompt: dict[str, dict[float, SteeredText]] = {}
     for sample in samples:
-        by_prompt.setdefault(sample.prompt, {})[getattr(sample, by)] = sample
-    columns = list(dict.fromkeys(column for texts in by_prompt.values() for column in texts))
-    columns = sorted(columns) if by == "strength" else columns
-    heads = [f"strength {c:g}" if by == "strength" else _escape(c) for c in columns]
-    lines = ["| prompt | " + " | ".join(heads) + " |", "|" + "---|" * (len(columns) + 1)]
+        by_prompt.setdefault(sample.prompt, {})[sample.strength] = sample
     for prompt, texts in by_prompt.items():
-        cells = [_sample_cell(texts[c]) if c in texts else "" for c in columns]
-        lines.append("| " + " | ".join([_escape(prompt), *cells]) + " |")
+        lines.append("| " + " | ".join([escape_cell(prompt), *(sample_cell(texts[s]) for s in strengths)]) + " |")
     return "\n".join(lines)
 
 
-def _sample_cell(sample: SteeredText) -> str:
+def sample_cell(sample: SteeredText) -> str:
+    """A text and its numbers in one cell of a Markdown table."""
     share = "" if sample.inventive_share is None else f", inventive {sample.inventive_share:.2f}"
-    return f"**score {sample.score:.3f}, extra NLL {sample.extra_nll:+.2f}{share}**<br>{_escape(sample.text)}"
+    return f"**score {sample.score:.3f}, extra NLL {sample.extra_nll:+.2f}{share}**<br>{escape_cell(sample.text)}"
 
 
-def _escape(text: str) -> str:
+def escape_cell(text: str) -> str:
+    """Model text for a cell of a Markdown table: it can neither break out of it nor be markup."""
     return html.escape(text).replace("|", "&#124;").replace("\n", "<br>")

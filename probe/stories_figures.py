@@ -15,7 +15,7 @@ JUDGE_STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "D"), (PURPLE, "^"))
 
 
 def distributions(sets: Mapping[str, Sequence[SteeredText]], measures: Sequence[str]) -> Figure:
-    """Each measure of each set: every text a dot, the quartiles as a box, the mean as a line across."""
+    """Each measure of each set: every text a dot, the quartiles as a box, the mean as a thick line."""
     figure = Figure(figsize=(4.4 * len(measures), 1.2 + 0.5 * len(sets)), layout="constrained")
     names = list(sets)[::-1]
     rng = np.random.default_rng(0)
@@ -33,6 +33,7 @@ def distributions(sets: Mapping[str, Sequence[SteeredText]], measures: Sequence[
                 )  # fmt: skip
         axis.set(xlabel=STEERED_LABELS.get(measure, measure), yticks=range(len(names)))
         axis.set_yticklabels(names)
+    figure.supxlabel("a dot is a story, a box the quartiles, the thick line the mean", fontsize="small", color=GREY)
     return figure
 
 
@@ -44,7 +45,7 @@ def win_rate_plot(rates: Mapping[str, Mapping[tuple[str, str], WinRate]]) -> Fig
     for i, (judge, of_pair) in enumerate(rates.items()):
         colour, marker = JUDGE_STYLES[i % len(JUDGE_STYLES)]
         offset = 0.5 * ((i + 0.5) / len(rates) - 0.5)
-        label: str | None = judge
+        label: str | None = STEERED_LABELS.get(judge, judge)
         for row, pair in enumerate(pairs):
             rate = of_pair[pair].rate if pair in of_pair else None
             if rate is None or np.isnan(rate.value):

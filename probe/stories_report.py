@@ -19,7 +19,7 @@ from probe.effects import summary
 from probe.files import atomic_write
 from probe.pairwise import Judged, WinRate, win_rates
 from probe.reporting import cell, without_nan
-from probe.steering_callback import sample_table
+from probe.steering_callback import escape_cell, sample_cell
 from probe.stories import StorySets
 from probe.stories_figures import distributions, win_rate_plot
 
@@ -64,9 +64,7 @@ class StoriesReport:
         experiment = self.board.experiment
         experiment.add_figure("stories/distributions", distributions(self.sets.texts, measures))
         experiment.add_figure("stories/win_rates", win_rate_plot(self.rates))
-        shown = set(self.sets.ground.prompts[:WRITTEN_OUT])
-        written = [text for texts in self.sets.texts.values() for text in texts if text.prompt in shown]
-        experiment.add_text("stories/samples", sample_table(written, by="arm"))
+        experiment.add_text("stories/samples", self.samples())
         self.board.finalize("success")
 
     def _write_files(self, words: list[str]) -> None:
@@ -122,6 +120,14 @@ class StoriesReport:
             if np.isfinite([e.value for e in estimates]).any():
                 table.add_row(measure.replace("_", " "), *map(cell, estimates))
         return table
+
+    def samples(self) -> str:
+        """Markdown: the stories of the first prompts, set below set."""
+        lines = ["| prompt | set | story |", "|---|---|---|"]
+        for i, prompt in enumerate(self.sets.ground.prompts[:WRITTEN_OUT]):
+            for name, texts in self.sets.texts.items():
+                lines.append(f"| {escape_cell(prompt)} | {name} | {sample_cell(texts[i])} |")
+        return "\n".join(lines)
 
     def win_table(self) -> Table:
         """Which set wins against which, by each judge."""
