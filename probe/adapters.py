@@ -43,11 +43,11 @@ def adapt(lm: FrozenLM, layer: int, rank: int, alpha: int) -> PeftModel:
         ) from error
 
 
-def attach(lm: FrozenLM, folder: Path) -> PeftModel:
-    """Puts an adapter into the LM that was saved as PEFT saves it; the LM is changed in place.
+def attach(lm: FrozenLM, folder: Path, data_fingerprint: str) -> PeftModel:
+    """Puts a saved LoRA writer into the LM, which is changed in place.
 
     Raises:
-        ProbeError: where there is none that can be read, or it was made for other weights.
+        ProbeError: where there is none that can be read, or it was made for other weights or of other pairs.
     """
     ours, card = lm.fingerprint, folder / "adapter.json"
     try:
@@ -55,13 +55,18 @@ def attach(lm: FrozenLM, folder: Path) -> PeftModel:
             raise FileNotFoundError("adapter_model.safetensors is missing")
         if (kind := json.loads((folder / "adapter_config.json").read_text())["peft_type"]) != "LORA":
             raise ValueError(f"it is a {kind} adapter")
-        if card.is_file() and json.loads(card.read_text())["provenance"]["lm_fingerprint"] != ours:
+        made = json.loads(card.read_text())["provenance"]
+        if made["method"] != "LoRAWriter":
+            raise ValueError(f"it is a {made['method']}")
+        if made["lm_fingerprint"] != ours:
             raise ValueError("it was made for other weights")
+        if made["data_fingerprint"] != data_fingerprint:
+            raise ValueError("it learned from other pairs than the direction, so it may have seen the prompts")
         with _quiet():
             return PeftModel.from_pretrained(lm.model, folder)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ProbeError(
-            f"--adapter {folder}: expected a LoRA adapter for {lm.spec.model}, found none ({error}); "
+            f"--adapter {folder}: expected a LoRA writer for {lm.spec.model}, found none ({error}); "
             "`fit --model LoRAWriter` leaves one."
         ) from error
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from probe.errors import ProbeError
-from probe.files import atomic_write
+from probe.files import atomic_write, write_json_lines
 from probe.pairwise import MARGIN, Comparison, Winner
 from probe.people import Agreement, agreement
 from probe.rows import Preference
@@ -84,8 +84,7 @@ def write_ballot(comparisons: Sequence[Comparison], folder: Path, n: int, seed: 
         writer.writerow([number, *(_escaped(text) for text in (c.prompt, c.text_a, c.text_b)), ""])
         sealed.append(_Sealed(str(number), c.set_a, c.set_b, c.group, _digest(c.prompt, c.text_a, c.text_b)))
     folder.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in sealed)
-    atomic_write(key, lambda temporary: temporary.write_bytes(lines.encode()))
+    write_json_lines(key, map(asdict, sealed))
     # Without the byte order mark a spreadsheet takes the file for another encoding.
     atomic_write(ballot, lambda temporary: temporary.write_bytes(table.getvalue().encode("utf-8-sig")))
     return ballot, key
@@ -136,12 +135,6 @@ def read_votes(ballots: Sequence[Path], key: Path) -> Votes:
     n_votes = int(np.isfinite(matrix).sum())
     agreed = agreement(matrix, [c.group for c in found])
     return Votes(found, verdicts, preferences, agreed, n_votes, len(sealed) * len(voters) - n_votes)
-
-
-def write_preferences(path: Path, preferences: Sequence[Preference]) -> None:
-    """Writes preferences as JSON lines, which `read_rows` reads."""
-    lines = "".join(json.dumps(vars(preference), ensure_ascii=False) + "\n" for preference in preferences)
-    atomic_write(path, lambda temporary: temporary.write_bytes(lines.encode()))
 
 
 def _majority(votes: Sequence[Winner]) -> Winner:

@@ -1,8 +1,6 @@
 """What a comparison leaves behind: a table for eyes, JSON, CSV and Markdown for programs, figures for TensorBoard."""
 
-import csv
 import io
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -18,8 +16,7 @@ from probe.bootstrap import FEW_GROUPS, holm
 from probe.comparison import LMResult
 from probe.comparison_table import Adjusted, layers_of, standings_grid, transfer_grid, value_of
 from probe.crossfit import CrossFit
-from probe.files import atomic_write
-from probe.reporting import without_nan
+from probe.files import atomic_write, write_csv, write_json
 from probe.scorers.base import library_versions
 from probe.standings import Standing
 
@@ -68,14 +65,8 @@ class ComparisonReport:
         console.print(words, highlight=False, markup=False)
         text.write("\n\n".join(words.splitlines()) + "\n")
         atomic_write(self.folder / "compare.md", lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
-        report = json.dumps(without_nan(self.as_json(adjusted)), indent=2, allow_nan=False) + "\n"
-        atomic_write(self.folder / "compare.json", lambda path: path.write_text(report))
-        records = list(self.records())
-        sheet = io.StringIO()
-        writer = csv.DictWriter(sheet, list(records[0]))
-        writer.writeheader()
-        writer.writerows(records)
-        atomic_write(self.folder / "compare.csv", lambda path: path.write_text(sheet.getvalue()))
+        write_json(self.folder / "compare.json", self.as_json(adjusted))
+        write_csv(self.folder / "compare.csv", list(self.records()))
         self._hyperparameters()
         self.board.experiment.add_text("table", text.getvalue())
         self.board.finalize("success")

@@ -4,6 +4,7 @@ Functions on sums or on `[N, L, D]` activations; no LM, no Trainer.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,6 +50,8 @@ class Direction:
 
     def strength(self, value: float, unit: str, layer: int) -> float:
         """Converts a strength to absolute lambda: `absolute`, `gap` (class gaps) or `norm` (share of the residual norm)."""
+        if not math.isfinite(value):
+            raise ProbeError(f"--strength: expected finite numbers, found {value}; 2 class gaps are a good start.")
         self.at(layer)
         row = self.layers.index(layer)
         scale = {"absolute": 1.0, "gap": float(self.residual_gap[row]), "norm": float(self.residual_norm[row])}
@@ -61,12 +64,12 @@ class Direction:
         return {k: self.strength(value / len(layers), unit, k) * self.at(k) for k in layers}
 
     @property
-    def recommended(self) -> tuple[list[int], float, str]:
-        """Layers, strength and unit to steer with: what a sweep found best, else two class gaps at the chosen layer, if any."""
+    def recommended(self) -> "Recommended":
+        """How to steer with it: what a sweep found best, else two class gaps at the chosen layer, if any."""
         found = self.provenance.get("recommended") or {}
-        layer = found.get("layer", self.chosen)
-        layers = [layer] if isinstance(layer, int) else list(layer or ())
-        return layers, found.get("strength", 2.0), found.get("strength_unit", "gap")
+        layers = as_layers(found.get("layer", self.chosen if self.chosen is not None else ()))
+        how = (found.get("strength", 2.0), found.get("strength_unit", "gap"), found.get("tokens", "all"))
+        return Recommended(layers, *how)
 
     def save(self, folder: Path) -> Path:
         """Writes `direction.safetensors` and `direction.json` into a folder."""
@@ -123,6 +126,22 @@ def newest_direction(logs: Path) -> Path:
             f"expected a saved direction under {logs}, found none; run `fit` first or give --direction DIR."
         )
     return found[-1].parent
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """How to steer with a direction."""
+
+    layers: list[int]
+    strength: float
+    unit: str
+    tokens: Any
+    """`all`, `prompt` or `generated`."""
+
+
+def as_layers(layer: int | Sequence[int]) -> list[int]:
+    """One layer or several, each once."""
+    return [layer] if isinstance(layer, int) else list(dict.fromkeys(layer))
 
 
 class ClassSums(Metric):

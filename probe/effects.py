@@ -46,12 +46,14 @@ def summary(samples: Sequence[SteeredText], group_of: Mapping[str, str] = Mappin
     return found | {m: Estimate(of(texts), np.nan, np.nan, len(texts), len(texts)) for m, of in DIVERSITY.items()}
 
 
-def curves(samples: Sequence[SteeredText]) -> dict[str, Curve]:
+def curves(samples: Sequence[SteeredText], group_of: Mapping[str, str] = MappingProxyType({})) -> dict[str, Curve]:
     """Measure -> strength -> mean over the prompts, of samples that differ in nothing but the strength."""
     of_strength = {x: [s for s in samples if s.strength == x] for x in sorted({s.strength for s in samples})}
-    means = {x: summary(texts) for x, texts in of_strength.items()}
+    means = {x: summary(texts, group_of) for x, texts in of_strength.items()}
     found = {m: {x: means[x][m] for x in means} for m in next(iter(means.values()), {})}
-    if wrong := {x: moved_wrong(of_strength[0.0], of_strength[x]) for x in of_strength if x and 0.0 in of_strength}:
+    if wrong := {
+        x: moved_wrong(of_strength[0.0], of_strength[x], group_of) for x in of_strength if x and 0.0 in of_strength
+    }:
         found["moved_wrong"] = wrong
     return found
 
@@ -69,8 +71,8 @@ def share_of_gap(
     values = np.where(seen, values, 0.0)
 
     def statistic(weights: Floats) -> Floats:
-        low, ours, high = (weights @ values.T / (weights @ seen.T.astype(float))).T
         with np.errstate(invalid="ignore", divide="ignore"):
+            low, ours, high = (weights @ values.T / (weights @ seen.T.astype(float))).T
             return np.asarray((ours - low) / (high - low))[:, None]
 
     return group_bootstrap(statistic, groups)[0]
@@ -81,12 +83,14 @@ def values_of(texts: Sequence[SteeredText], measure: str) -> Floats:
     return np.array([getattr(text, measure) for text in texts], dtype=np.float64)
 
 
-def moved_wrong(before: Sequence[SteeredText], after: Sequence[SteeredText]) -> Estimate:
+def moved_wrong(
+    before: Sequence[SteeredText], after: Sequence[SteeredText], group_of: Mapping[str, str] = MappingProxyType({})
+) -> Estimate:
     """Share of prompts whose text moved against the steering: by the witness where there is one, else by the clean score."""
     start = {s.prompt: _witnessed(s) for s in before}
     sign = np.sign(after[0].strength) if after else 1.0
     wrong = [replace(s, score=float(sign * (_witnessed(s) - start[s.prompt]) < 0)) for s in after if s.prompt in start]
-    return mean_over_prompts(wrong, "score")
+    return mean_over_prompts(wrong, "score", group_of)
 
 
 def _witnessed(sample: SteeredText) -> float:

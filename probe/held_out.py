@@ -59,9 +59,19 @@ class Ground:
         return dict(zip(self.prompts, self.groups, strict=True))
 
     @property
+    def measures(self) -> list[str]:
+        """What can say what steering gained: the witness's measure where there is one, and the clean re-score."""
+        return ["score"] if self.witness == "none" else ["inventive_share", "score"]
+
+    @property
     def told_by(self) -> str:
-        """The measure that says what steering gained: the witness's where there is one, else the clean re-score."""
-        return "score" if self.witness == "none" else "inventive_share"
+        """The measure that does say it."""
+        return self.measures[0]
+
+    @property
+    def by_whom(self) -> str:
+        """The same in words."""
+        return "the clean re-score (no witness)" if self.witness == "none" else "the witness"
 
     @property
     def creative_arm(self) -> Arm:
@@ -83,7 +93,7 @@ class Ground:
 
 
 def open_direction(
-    direction: str | None, files: DataFiles, lm: LMSpec | None
+    direction: str | None, files: DataFiles, lm: LMSpec | None, other_model: bool = False
 ) -> tuple[Path, Direction, ContrastData, FrozenLM]:
     """A saved direction, the newest by default, with the data that it was fitted on and its model.
 
@@ -105,9 +115,19 @@ def open_direction(
             f"{folder}: this direction was fitted on other pairs than `data` gives for training, so its held-out prompts are "
             "not known; use the data section of its config.yaml."
         )
-    frozen = FrozenLM.load(lm or LMSpec(found.provenance["lm"], found.provenance["lm_dtype"]))
-    found.check_fits(frozen.hidden_size, frozen.n_layers, frozen.fingerprint)
+    made = found.provenance
+    frozen = FrozenLM.load(lm or LMSpec(made["lm"], made["lm_dtype"], system=made.get("lm_system")))
+    found.check_fits(frozen.hidden_size, frozen.n_layers, frozen.fingerprint, other_model)
     return folder, found, data, frozen
+
+
+def unseen_ground(
+    lm: FrozenLM, direction: Direction, data: ContrastData, how: Sampling, witness: Witness, n: int
+) -> Ground:
+    """Prompts of the test groups alone, on which nothing was learned, chosen or searched; validation groups score the texts."""
+    assert direction.chosen is not None, "open_direction refuses it"
+    other = _other(ActivationExtractor(lm, [direction.chosen]), data.rows["validation"], direction)
+    return _ground(lm, direction, _pairs(data.rows["test"]), other, how, witness, n)
 
 
 def held_out(
@@ -132,13 +152,25 @@ def held_out(
     extractor = ActivationExtractor(lm, [direction.chosen])
     others = [_other(extractor, rows, direction) for rows in halves]
 
-    def ground(pairs: Sequence[tuple[Row, Row]], other: Tensor, n: int) -> Ground:
-        kept = _spread(pairs)[:n]
-        prompts, creative = [dull.prompt for _, dull in kept], [bold.prompt for bold, _ in kept]
-        return Ground(lm, direction, prompts, creative, [dull.group for _, dull in kept], other, how, witness)
-
     searched, judged = _pairs(halves[0]), _pairs(halves[1]) + _pairs(test)
-    return ground(searched, others[1], n_search), ground(judged, others[0], n_test)
+    return (
+        _ground(lm, direction, searched, others[1], how, witness, n_search),
+        _ground(lm, direction, judged, others[0], how, witness, n_test),
+    )
+
+
+def _ground(
+    lm: FrozenLM,
+    direction: Direction,
+    pairs: Sequence[tuple[Row, Row]],
+    other: Tensor,
+    how: Sampling,
+    witness: Witness,
+    n: int,
+) -> Ground:
+    kept = _spread(pairs)[:n]
+    prompts, creative = [dull.prompt for _, dull in kept], [bold.prompt for bold, _ in kept]
+    return Ground(lm, direction, prompts, creative, [dull.group for _, dull in kept], other, how, witness)
 
 
 def _pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:

@@ -189,10 +189,16 @@ class FrozenLM(PassageEncoder):
         inputs = self._ids(
             rendered, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False
         )
+        longest = inputs["input_ids"].shape[1]
+        if longest + max_new_tokens > self.max_tokens:
+            raise ProbeError(
+                f"a prompt of {longest} tokens leaves no room for {max_new_tokens} new ones within the {self.max_tokens} of "
+                f"{self.spec.model}; shorten it, or lower --max_new_tokens."
+            )
         noise = LogitsProcessorList()
         if temperature > 0:
             seeds = [seed] * len(prompts) if isinstance(seed, int) else seed
-            noise.append(KeyedNoise(prompts, seeds, temperature))
+            noise.append(KeyedNoise(prompts, seeds, temperature, self.device))
         generate: Any = self.model.generate
         out = generate(
             **inputs.to(self.device),
@@ -205,7 +211,7 @@ class FrozenLM(PassageEncoder):
             logits_processor=noise,
             streamer=Follower(lambda new: follow(self._texts(new))) if follow else None,
         )
-        return self._texts(out[:, inputs["input_ids"].shape[1] :])
+        return self._texts(out[:, longest:])
 
     def _texts(self, new: Tensor) -> list[str]:
         return [str(text).strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]

@@ -1,8 +1,5 @@
 """What a run leaves behind: figures in TensorBoard, metrics as JSON and CSV, the direction, and a verdict in words."""
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,9 +17,10 @@ from rich.table import Table
 from probe.bootstrap import Estimate
 from probe.evaluation import EvaluationSet
 from probe.figures import layer_curve, score_histogram, steering_curve
-from probe.files import atomic_write
+from probe.files import write_csv, write_json, write_json_lines
 from probe.judging import CONTROLS, Judge, Judgement
 from probe.scorers.base import HasDirection, HasShift, Scorer
+from probe.scorers.lora import LoRAScorer
 from probe.scorers.lora_writer import LoRAWriter
 from probe.steering_callback import SteeringCallback
 
@@ -95,15 +93,15 @@ class ScoreWriter(BasePredictionWriter):
         assert isinstance(pl_module, Scorer)
         assert trainer.log_dir is not None
         column = pl_module.columns.index(pl_module.chosen)
-        lines = [
-            json.dumps({**asdict(pl_module.data.rows["test"][row]), "column": pl_module.chosen, "score": score})
+        records = [
+            {**asdict(pl_module.data.rows["test"][row]), "column": pl_module.chosen, "score": score}
             for batch in predictions
             for row, score in zip(batch["row"].tolist(), batch["score"][:, column].tolist(), strict=True)
         ]
         name = f"scores-{trainer.global_rank}.jsonl" if trainer.world_size > 1 else "scores.jsonl"
         path = Path(trainer.log_dir) / name
-        atomic_write(path, lambda temporary: temporary.write_text("\n".join(lines) + "\n"))
-        Console().print(f"{len(lines)} scores are in {path}.")
+        write_json_lines(path, records)
+        Console().print(f"{len(records)} scores are in {path}.")
 
 
 def write_report(folder: Path, scorer: Scorer, judge: Judge, steering: SteeringCallback | None) -> dict[str, Any]:
@@ -124,34 +122,20 @@ def write_report(folder: Path, scorer: Scorer, judge: Judge, steering: SteeringC
     if steering and steering.samples:
         curves = {m: {x: asdict(e) for x, e in curve.items()} for m, curve in steering.curves().items()}
         report["steering"] = {
+            "epoch": steering.epoch,
             "layer": steering.layer,
             "cosine_with_other_groups": steering.cosine,
             "curves": curves,
             "random_directions_5_95": steering.band(),
         }
     records = [{"split": split, **r} for split, rows in report["results"].items() for r in rows]
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(records[0]))
-    writer.writeheader()
-    writer.writerows(records)
-    # JSON has no nan: what could not be computed is null.
-    text = json.dumps(without_nan(report), indent=2, allow_nan=False) + "\n"
-    atomic_write(folder / "metrics.json", lambda path: path.write_text(text))
-    atomic_write(folder / "metrics.csv", lambda path: path.write_text(table.getvalue()))
+    write_json(folder / "metrics.json", report)
+    write_csv(folder / "metrics.csv", records)
     if isinstance(scorer, HasDirection):
         scorer.direction().save(folder / "direction")
     if isinstance(scorer, HasShift):
         scorer.save_pretrained(folder / "adapter")
     return report
-
-
-def without_nan(value: Any) -> Any:
-    """The value with null in place of what is no number, which JSON cannot hold."""
-    if isinstance(value, dict):
-        return {str(key): without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def print_table(console: Console, scorer: Scorer, judge: Judge, split: Literal["validation", "test"]) -> None:
@@ -188,6 +172,8 @@ def print_report(
     console.print(verdict(scorer, judge.judgements["test"]), highlight=False)
     if steering and steering.samples:
         _print_stories(console, steering)
+        if isinstance(scorer, LoRAScorer) and scorer.best.get("epoch") != steering.epoch:
+            console.print(f"The adapter that is kept, and was tested, is that of epoch {scorer.best.get('epoch')}.")
     reads = scorer.extractor.reads
     console.print(f"\nThe LM read {reads.texts} texts ({reads.tokens} tokens) for this; the rest was remembered.")
     left = sorted(
@@ -261,8 +247,9 @@ def _print_stories(console: Console, steering: SteeringCallback) -> None:
     samples = {(s.prompt, s.strength): s for s in steering.samples}
     strengths = (0.0, steering.strengths[-1])
     console.print(
-        f"\nSteering {steering.unit}, scored at layer {steering.layer} on a clean forward with a direction from other groups "
-        f"(cosine {steering.cosine:.2f} with what steers; near 1 they are one vector and prove nothing alone):"
+        f"\nSteering ({steering.unit}) after epoch {steering.epoch}, scored at layer {steering.layer} on a clean forward with "
+        f"a direction from other groups (cosine {steering.cosine:.2f} with what steers; near 1 they are one vector and prove "
+        "nothing alone):"
     )
     for prompt in list(dict.fromkeys(s.prompt for s in steering.samples))[:2]:
         console.print(f"\n[bold]{escape(prompt)}[/bold]", highlight=False)

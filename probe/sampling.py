@@ -22,18 +22,22 @@ class KeyedNoise(LogitsProcessor):
         prompts: Prompt of each row.
         seeds: Seed of each row.
         temperature: Above 0.
+        device: Where the noise is drawn; another kind of device draws other numbers.
     """
 
-    def __init__(self, prompts: Sequence[str], seeds: Sequence[int], temperature: float) -> None:
+    def __init__(
+        self, prompts: Sequence[str], seeds: Sequence[int], temperature: float, device: torch.device | str = "cpu"
+    ) -> None:
         keys = [f"{seed} {prompt}" for seed, prompt in zip(seeds, prompts, strict=True)]
         unique = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-        self.stream_of_row = torch.tensor([unique[key] for key in keys])
-        self.streams = [torch.Generator().manual_seed(_hash(key)) for key in unique]
-        self.temperature = temperature
+        self.stream_of_row = torch.tensor([unique[key] for key in keys], device=device)
+        self.streams = [torch.Generator(device).manual_seed(_hash(key)) for key in unique]
+        self.temperature, self.device = temperature, device
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores `[B, V]` of the next token with temperature and noise."""
-        drawn = [torch.empty(scores.shape[-1]).exponential_(generator=stream) for stream in self.streams]
+        nothing = torch.empty(scores.shape[-1], device=self.device)
+        drawn = [torch.empty_like(nothing).exponential_(generator=stream) for stream in self.streams]
         gumbel = -torch.stack(drawn).clamp_min(torch.finfo(torch.float32).tiny).log()
         return scores.float() / self.temperature + gumbel[self.stream_of_row].to(scores.device)
 

@@ -76,3 +76,22 @@ class DataFiles:
     test_stories: str | None = None
     fractions: tuple[float, float] = (0.2, 0.2)
     seed: int = 0
+
+
+@dataclass
+class Writing:
+    """How texts are written and who reads them.
+
+    Args:
+        tokens: Which tokens are steered: all, those of the prompt, or those generated.
+        max_new_tokens: Length limit of a text.
+        temperature: Sampling temperature; 0 is greedy.
+        witness: `storyteller` lets the embedded model's grammar read the texts; `none` for any other model.
+        seed: Of the sampling and of random directions.
+    """
+
+    tokens: Literal["all", "prompt", "generated"] = "all"
+    max_new_tokens: int = 120
+    temperature: float = 0.8
+    witness: Literal["none", "storyteller"] = "none"
+    seed: int = 0

@@ -1,5 +1,6 @@
 """Steered generation: all arms of an experiment are written in shared batches, with common random numbers, and measured clean."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from probe.activations import ActivationExtractor
 from probe.directions import cosine_scores
+from probe.errors import ProbeError
 from probe.hooks import Tokens, ablate, add
 from probe.lm import FrozenLM
 from probe.rows import Passage
@@ -40,6 +42,12 @@ class Sampling:
     seed: int = 0
     tokens: Tokens = "all"
     rows: int = 64
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ProbeError(f"--max_new_tokens: expected 1 or more, found {self.max_new_tokens}; try 120.")
+        if not 0 <= self.temperature < math.inf:
+            raise ProbeError(f"--temperature: expected a finite number from 0, found {self.temperature}; 0 is greedy.")
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,10 @@ class SteeredText:
     extra_nll: float
     """Nats per token above the unsteered text of the same prompt, under the clean model; nan without one."""
     kl: float
-    """Mean over the generated tokens of log p - log p clean, in nats: how far the writer, as steered and asked, has gone."""
+    """Mean over the generated tokens of log p - log p clean, in nats: how far the writer, as steered and asked, has gone.
+
+    Of the distributions at temperature 1, on a text that was sampled at the arm's own.
+    """
     repetition: float
     seed: int
     inventive_share: float | None = None
@@ -103,16 +114,15 @@ def write(lm: FrozenLM, asked: Asked, how: Sampling, progress: bool = False) -> 
         arm = asked[i][1]
         return arm.adapter, how.temperature if arm.temperature is None else arm.temperature
 
-    # Prompts of like length side by side: less padding, fewer steps.
-    order = sorted(range(len(asked)), key=lambda i: (shared(i), len(asked[i][0])))
+    questions = [arm.asks.get(prompt, prompt) for prompt, arm in asked]
+    # Questions of like length side by side: less padding, fewer steps.
+    order = sorted(range(len(asked)), key=lambda i: (shared(i), len(questions[i])))
     alike = [(key, list(rows)) for key, rows in groupby(order, shared)]
     batches = [(key, rows[i : i + how.rows]) for key, rows in alike for i in range(0, len(rows), how.rows)]
     texts = [""] * len(asked)
     for (_, temperature), rows in track(batches, "writing", disable=not progress):
-        prompts, arms = zip(*(asked[i] for i in rows), strict=True)
-        questions = [arm.asks.get(prompt, prompt) for prompt, arm in zip(prompts, arms, strict=True)]
-        with steered(lm, arms, how.tokens):
-            written = lm.generate(questions, how.max_new_tokens, temperature, how.seed)
+        with steered(lm, [asked[i][1] for i in rows], how.tokens):
+            written = lm.generate([questions[i] for i in rows], how.max_new_tokens, temperature, how.seed)
         for i, text in zip(rows, written, strict=True):
             texts[i] = text
     return texts
@@ -162,7 +172,7 @@ def measure(
     unsteered = {
         prompt: float(nll[i])
         for i, (prompt, arm) in enumerate(asked)
-        if not (arm.changes_the_model or arm.asks or arm.temperature)
+        if not (arm.changes_the_model or arm.asks or arm.temperature is not None)
     }
     oracle = Oracle() if witness == "storyteller" else None
     found = []

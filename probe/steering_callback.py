@@ -1,7 +1,5 @@
 """The callback that shows after each epoch what the direction, or the adapter, under training does to stories."""
 
-import html
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,8 +14,9 @@ from probe.data import Row
 from probe.directions import Direction, mean_difference, random_directions
 from probe.effects import Curve, band, curves
 from probe.errors import ProbeError
-from probe.files import atomic_write
+from probe.files import write_json_lines
 from probe.rows import Passage
+from probe.samples import sample_table
 from probe.scorers.directional import DirectionalScorer
 from probe.scorers.lora import LoRAScorer
 from probe.steering import Arm, Sampling, SteeredText, Witness, measure, write
@@ -71,6 +70,7 @@ class SteeringCallback(L.Callback):
         self.random: list[list[SteeredText]] = []
         """One list per random direction, of all strengths but 0."""
         self.layer, self.cosine, self.unit = -1, float("nan"), str(strength_unit)
+        self.epoch, self.group_of = -1, dict[str, str]()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Runs after the scorer has chosen its layer."""
@@ -90,6 +90,7 @@ class SteeringCallback(L.Callback):
             return
         prompt_groups = groups[: len(groups) // 2]
         prompts = dull_prompts(rows, prompt_groups)[: self.n_prompts]
+        self.epoch, self.group_of = scorer.current_epoch, {row.prompt: row.group for row in rows if row.pair >= 0}
         self.layer, other = scorer.chosen_layer, self._other_direction(scorer, set(prompt_groups))
         if isinstance(scorer, LoRAScorer):
             self.unit, arms = "of the adapter", [Arm("adapter", strength=s, adapter=s) for s in self.strengths]
@@ -127,7 +128,7 @@ class SteeringCallback(L.Callback):
 
     def curves(self) -> dict[str, Curve]:
         """Measure -> strength -> estimate."""
-        return curves(self.samples)
+        return curves(self.samples, self.group_of)
 
     def band(self) -> dict[str, dict[float, tuple[float, float]]]:
         """Measure -> strength -> 5th and 95th percentile of the random directions."""
@@ -146,8 +147,7 @@ class SteeringCallback(L.Callback):
                 logger.experiment.add_text("steer/samples", sample_table(self.samples), trainer.global_step)
         if folder:
             everything = [*self.samples, *(sample for arm in self.random for sample in arm)]
-            lines = "".join(json.dumps(asdict(sample)) + "\n" for sample in everything)
-            atomic_write(Path(folder) / "steering.jsonl", lambda path: path.write_text(lines))
+            write_json_lines(Path(folder) / "steering.jsonl", map(asdict, everything))
 
 
 def dull_prompts(rows: Sequence[Row], groups: Sequence[str]) -> list[str]:
@@ -155,29 +155,3 @@ def dull_prompts(rows: Sequence[Row], groups: Sequence[str]) -> list[str]:
     by_group = {g: [r.prompt for r in rows if r.pair >= 0 and r.truth == 0 and r.group == g] for g in groups}
     deepest = max(len(prompts) for prompts in by_group.values())
     return [prompts[i] for i in range(deepest) for prompts in by_group.values() if i < len(prompts)]
-
-
-def sample_table(samples: Sequence[SteeredText]) -> str:
-    """Markdown table of samples, a row per prompt and a column per strength; model text is escaped and stays in its cell."""
-    strengths = sorted({sample.strength for sample in samples})
-    lines = [
-        "| prompt | " + " | ".join(f"strength {s:g}" for s in strengths) + " |",
-        "|" + "---|" * (len(strengths) + 1),
-    ]
-    by_prompt: dict[str, dict[float, SteeredText]] = {}
-    for sample in samples:
-        by_prompt.setdefault(sample.prompt, {})[sample.strength] = sample
-    for prompt, texts in by_prompt.items():
-        lines.append("| " + " | ".join([escape_cell(prompt), *(sample_cell(texts[s]) for s in strengths)]) + " |")
-    return "\n".join(lines)
-
-
-def sample_cell(sample: SteeredText) -> str:
-    """A text and its numbers in one cell of a Markdown table."""
-    share = "" if sample.inventive_share is None else f", inventive {sample.inventive_share:.2f}"
-    return f"**score {sample.score:.3f}, extra NLL {sample.extra_nll:+.2f}{share}**<br>{escape_cell(sample.text)}"
-
-
-def escape_cell(text: str) -> str:
-    """Model text for a cell of a Markdown table: it can neither break out of it nor be markup."""
-    return html.escape(text).replace("|", "&#124;").replace("\n", "<br>")

@@ -6,19 +6,19 @@ uncreative ones with steering.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 from scipy.optimize import bisect
 from torch import Tensor
 
 from probe.bootstrap import Estimate, holm, paired_differences
-from probe.directions import random_directions
+from probe.directions import Recommended, random_directions
 from probe.effects import share_of_gap, values_of
 from probe.held_out import Ground
 from probe.metrics import Floats
-from probe.pairwise import Comparison, comparisons
-from probe.steering import Arm, SteeredText
+from probe.pairwise import Comparison, Winner, by_number, comparisons
+from probe.steering import Arm, SteeredText, write
 from probe.textstats import distinct
 
 HOTTEST = 2.0
@@ -37,8 +37,14 @@ class StorySets:
     made: Mapping[str, str]
     """How each set was made, in words."""
 
+    @cached_property
+    def gap(self) -> Estimate:
+        """By how much creative prompts exceed uncreative ones, in what steering is told by."""
+        return self._difference("creative", "uncreative")[0]
+
+    @cached_property
     def shares(self) -> dict[str, Estimate]:
-        """Set -> how far it goes of the way from uncreative to creative prompts."""
+        """Set -> how far it goes of the way from uncreative to creative prompts; means little where there is no gap."""
         low, high, told = self.texts["uncreative"], self.texts["creative"], self.ground.told_by
         return {
             name: share_of_gap(low, texts, high, self.ground.groups, told)
@@ -46,16 +52,18 @@ class StorySets:
             if name not in ("uncreative", "creative")
         }
 
+    @cached_property
     def beyond_controls(self) -> dict[str, tuple[Estimate, float]]:
         """Control -> by how much the steered texts exceed its texts in what steering is told by, and Holm's p."""
         names = [name for name in CONTROLS if name in self.texts]
-        ours = values_of(self.texts["steered"], self.ground.told_by)
-        found = []
-        for name in names:
-            difference = ours - values_of(self.texts[name], self.ground.told_by)
-            found += paired_differences(_mean_of(difference), self.ground.groups)
+        found = [self._difference("steered", name) for name in names]
         adjusted = holm([p for _, p in found])
         return {name: (e, p) for name, (e, _), p in zip(names, found, adjusted, strict=True)}
+
+    def _difference(self, one: str, other: str) -> tuple[Estimate, float]:
+        told = self.ground.told_by
+        difference = values_of(self.texts[one], told) - values_of(self.texts[other], told)
+        return paired_differences(_mean_of(difference), self.ground.groups)[0]
 
     def comparisons(self, n_prompts: int | None = None) -> list[Comparison]:
         """Every set against the uncreative one, and the steered one against the rest; of all prompts or the first ones."""
@@ -63,6 +71,12 @@ class StorySets:
         pairs = [("steered", "uncreative"), *((n, "uncreative") for n in names), *(("steered", n) for n in names)]
         sets = {name: [text.text for text in texts[:n_prompts]] for name, texts in self.texts.items()}
         return comparisons(sets, self.ground.prompts[:n_prompts], self.ground.groups[:n_prompts], pairs)
+
+    def told(self, measure: str) -> list[Winner | None]:
+        """Who wins each of the comparisons by a measure."""
+        of = {(t.arm, t.prompt): getattr(t, measure) for texts in self.texts.values() for t in texts}
+        pairs = self.comparisons()
+        return by_number([of[c.set_a, c.prompt] for c in pairs], [of[c.set_b, c.prompt] for c in pairs])
 
 
 def _mean_of(values: Floats) -> Callable[[Floats], Floats]:
@@ -78,72 +92,77 @@ def _mean_of(values: Floats) -> Callable[[Floats], Floats]:
 
 def write_stories(
     ground: Ground,
-    layers: list[int],
-    strength: float,
-    unit: str,
+    how: Recommended,
     ask: str,
-    adapter: bool,
     seed: int,
     tell: Callable[[str], None],
     progress: bool = False,
 ) -> StorySets:
-    """Writes all sets, with common random numbers where the question is the same.
+    """Writes all sets, with common random numbers where the question is the same; an adapter of the LM is a control too.
 
     Args:
         ground: Prompts, direction and how is written.
-        layers: Where is steered.
-        strength: How strongly, in the unit.
-        unit: `gap`, `norm` or `absolute`.
+        how: How is steered.
         ask: The prompt baseline: {prompt} stands for the dull prompt.
-        adapter: Whether the LM carries a LoRA writer, which then is a control too.
         seed: Of the random directions.
         tell: Is told what is being done.
         progress: Show bars.
     """
-    deltas = ground.direction.deltas(strength, unit, layers)
+    deltas = ground.direction.deltas(how.strength, how.unit, how.layers)
+    steered, n = Arm("steered", deltas, how.strength), len(ground.prompts)
     arms: dict[str, Arm | list[Arm]] = {
         "uncreative": Arm("uncreative"),
-        "steered": Arm("steered", deltas, strength),
+        "steered": steered,
         "creative": ground.creative_arm,
         "asked": Arm("asked", asks={prompt: ask.replace("{prompt}", prompt) for prompt in ground.prompts}),
-        "random": [
-            Arm("random", of_prompt, strength) for of_prompt in _random(ground, deltas, len(ground.prompts), seed)
-        ],
+        "random": [Arm("random", of_prompt, how.strength) for of_prompt in _random(ground, deltas, n, seed)],
     }
-    where = f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"
+    where = f"layer{'s' * (len(how.layers) > 1)} {', '.join(map(str, how.layers))}"
     made = {
         "uncreative": "uncreative prompts",
-        "steered": f"uncreative prompts, steered by {strength:g} ({unit}) at {where}",
+        "steered": f"uncreative prompts, steered by {how.strength:g} ({how.unit}) at {where}",
         "creative": "creative prompts",
         "asked": f"uncreative prompts, asked as {ask!r}",
         "random": "uncreative prompts, each steered along its own random direction of the same length",
     }
-    few = ground.first(MATCHED_ON)
-    (steered,) = few.texts([arms["steered"]])
     tell("matching the temperature to the diversity of the steered texts")
+    arms["hot"], made["hot"] = _hot(ground.first(MATCHED_ON), steered)
+    if ground.lm.adapter is not None:
+        tell("matching the share of the adapter to the KL of steering")
+        arms["writer"], made["writer"] = _writer(ground.first(MATCHED_ON), steered)
+    tell(f"writing {len(arms)} sets of {n} stories")
+    return StorySets(ground, dict(zip(arms, ground.texts(list(arms.values()), progress), strict=True)), made)
+
+
+def _hot(ground: Ground, steered: Arm) -> tuple[Arm, str]:
+    """Plain writing at the temperature at which it is as diverse as the steered texts."""
 
     @cache
-    def diversity(temperature: float) -> float:
-        return _distinct_2(few.texts([Arm("hot", temperature=temperature)])[0])
+    def diversity(temperature: float | None) -> float:
+        arm = steered if temperature is None else Arm("hot", temperature=temperature)
+        return float(np.nan_to_num(distinct(write(ground.lm, [(p, arm) for p in ground.prompts], ground.how), 2)))
 
-    coolest = ground.how.temperature
-    temperature = matched(diversity, _distinct_2(steered), coolest, max(HOTTEST, coolest))
-    arms["hot"] = Arm("hot", temperature=temperature)
-    made["hot"] = f"uncreative prompts at temperature {temperature:.2f}, for the distinct-2 of steered texts" + (
-        ": no higher than that of all" if temperature == coolest else ""
-    )
-    if adapter:
-        tell("matching the share of the adapter to the KL of steering")
+    coolest, target = ground.how.temperature, diversity(None)
+    temperature = matched(diversity, target, coolest, max(HOTTEST, coolest))
+    reached = f"distinct-2 is {diversity(temperature):.3f} there, {target:.3f} of steered texts"
+    return Arm("hot", temperature=temperature), f"uncreative prompts at temperature {temperature:.2f} ({reached})"
 
-        @cache
-        def kl(share: float) -> float:
-            return _mean_kl(few.texts([Arm("writer", adapter=share)])[0]) if share else 0.0
 
-        share = matched(kl, _mean_kl(steered), 0.0, 1.0)
-        arms["writer"] = Arm("writer", adapter=share, strength=share)
-        made["writer"] = f"uncreative prompts, {share:.2f} of the LoRA writer, for the KL of steering"
-    tell(f"writing {len(arms)} sets of {len(ground.prompts)} stories")
-    return StorySets(ground, dict(zip(arms, ground.texts(list(arms.values()), progress), strict=True)), made)
+def _writer(ground: Ground, steered: Arm) -> tuple[Arm, str]:
+    """As much of the LoRA writer as goes as far from the clean model as steering does."""
+
+    @cache
+    def kl(share: float | None) -> float:
+        arm = steered if share is None else Arm("writer", adapter=share)
+        told = values_of(ground.texts([arm])[0], "kl")
+        return float(np.mean(told[np.isfinite(told)])) if np.isfinite(told).any() else 0.0
+
+    target = kl(None)
+    share = matched(kl, target, 0.0, 1.0)
+    reached = f"KL is {kl(share):.4f} there, {target:.4f} of steering"
+    return Arm(
+        "writer", adapter=share, strength=share
+    ), f"uncreative prompts, {share:.2f} of the LoRA writer ({reached})"
 
 
 def matched(measure: Callable[[float], float], target: float, low: float, high: float) -> float:
@@ -153,17 +172,6 @@ def matched(measure: Callable[[float], float], target: float, low: float, high: 
     if measure(high) <= target:
         return high
     return float(bisect(lambda knob: measure(knob) - target, low, high, xtol=(high - low) / 50))
-
-
-def _distinct_2(texts: list[SteeredText]) -> float:
-    return float(
-        np.nan_to_num(distinct([text.text for text in texts], 2))
-    )  # texts of a word or none have no pairs of words
-
-
-def _mean_kl(texts: list[SteeredText]) -> float:
-    told = [text.kl for text in texts if np.isfinite(text.kl)]
-    return float(np.mean(told)) if told else 0.0
 
 
 def _random(ground: Ground, deltas: Mapping[int, Tensor], n: int, seed: int) -> list[dict[int, Tensor]]:

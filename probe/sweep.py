@@ -24,7 +24,9 @@ class Setting:
     @property
     def where(self) -> str:
         """The layers in words."""
-        return str(self.layers[0]) if len(self.layers) == 1 else f"{self.layers[0]}-{self.layers[-1]}"
+        first, last = self.layers[0], self.layers[-1]
+        whole = self.layers == tuple(range(first, last + 1)) and first != last
+        return f"{first}-{last}" if whole else ",".join(map(str, self.layers))
 
     def arm(self, direction: Direction, name: str) -> Arm:
         """Steering with a direction, which may be a random one with our gaps."""

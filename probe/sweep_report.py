@@ -1,8 +1,5 @@
 """What a sweep leaves behind: the setting in the direction, a table and a verdict, files, heat maps."""
 
-import csv
-import io
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +12,13 @@ from rich.table import Table
 
 from probe.bootstrap import Estimate
 from probe.effects import summary
-from probe.files import atomic_write
+from probe.files import write_csv, write_json, write_json_lines
 from probe.held_out import Ground
-from probe.reporting import without_nan
 from probe.spec import Budget
 from probe.steering import MEASURES
 from probe.sweep import Cell, at_matched, pareto
 from probe.sweep_figures import heat_map, pareto_plot
-from probe.sweep_trial import Judged, Searched
+from probe.sweep_trial import Outcome, Searched
 
 MATCHED = {"strength_norm": (0.1, 0.2, 0.4), "kl": (0.1, 0.2, 0.4), "strength_absolute": (1.0, 2.0, 3.0)}
 """At which lengths and costs the layers are compared; the paper adds an absolute length of 3."""
@@ -32,7 +28,7 @@ class SweepReport:
     """Writes everything of one sweep."""
 
     def __init__(
-        self, output: str, direction_folder: Path, ground: Ground, budget: Budget, searched: Searched, judged: Judged
+        self, output: str, direction_folder: Path, ground: Ground, budget: Budget, searched: Searched, judged: Outcome
     ) -> None:
         self.board = TensorBoardLogger(output, name="", default_hp_metric=False)
         self.folder, self.direction_folder = Path(self.board.log_dir), direction_folder
@@ -78,15 +74,11 @@ class SweepReport:
             "judged": {name: {m: asdict(e) for m, e in of_set.items()} for name, of_set in self.summaries.items()},
             "verdict": words,
         }
-        text = json.dumps(without_nan(report), indent=2, allow_nan=False) + "\n"
-        atomic_write(self.folder / "sweep.json", lambda path: path.write_text(text))
-        sheet = io.StringIO()
-        writer = csv.DictWriter(sheet, list(_flat(self.searched.cells[0])))
-        writer.writeheader()
-        writer.writerows(_flat(cell) for cell in self.searched.cells)
-        atomic_write(self.folder / "sweep.csv", lambda path: path.write_text(sheet.getvalue()))
-        lines = "".join(json.dumps(asdict(t)) + "\n" for texts in self.judged.texts.values() for t in texts)
-        atomic_write(self.folder / "texts.jsonl", lambda path: path.write_text(lines))
+        write_json(self.folder / "sweep.json", report)
+        write_csv(self.folder / "sweep.csv", [_flat(cell) for cell in self.searched.cells])
+        write_json_lines(
+            self.folder / "texts.jsonl", (asdict(t) for texts in self.judged.texts.values() for t in texts)
+        )
         self.board.finalize("success")
         console.print(
             f"\nEverything is in {self.folder}: sweep.json, sweep.csv, texts.jsonl; the setting is in {self.direction_folder}."
@@ -110,7 +102,6 @@ class SweepReport:
     def verdict(self) -> list[str]:
         """What the recommended setting reaches, beside random directions, and where the layers differ."""
         best, share = self.searched.recommended, self.judged.share
-        by = "the witness" if self.ground.witness != "none" else "the clean re-score (no witness)"
         where = (
             f"layer {best.setting.where} at {best.setting.strength:g} class gaps ({best.strength_absolute:.2f} absolute, "
             f"{best.strength_norm:.2f} of the residual norm)"
@@ -120,7 +111,7 @@ class SweepReport:
             f"Verdict: {where} has the largest gain within the budget of {budget}."
             if best.affordable
             else f"Verdict: nothing is within the budget of {budget}; {where} is the cheapest.",
-            f"By {by} it goes {share} of the way from uncreative to creative prompts ({share.n_groups} groups).",
+            f"By {self.ground.by_whom} it goes {share} of the way from uncreative to creative prompts ({share.n_groups} groups).",
         ]
         if self.judged.random_shares:
             low, high = np.nanpercentile(self.judged.random_shares, [5, 95])

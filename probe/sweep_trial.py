@@ -26,7 +26,7 @@ class Searched:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Outcome:
     """The recommended setting on prompts that were not searched on."""
 
     texts: dict[str, list[SteeredText]]
@@ -54,7 +54,7 @@ def search(
     return Searched(cells, plain, recommend(cells), random)
 
 
-def judge(ground: Ground, searched: Searched, console: Console) -> Judged:
+def judge(ground: Ground, searched: Searched, console: Console) -> Outcome:
     """Judges the recommended setting, and each random direction's own, on the prompts that were not searched on."""
     console.print(f"judging on {len(ground.prompts)} other prompts, {3 + len(searched.random)} times")
     arms = [Arm("uncreative"), searched.recommended.setting.arm(ground.direction, "steered"), ground.creative_arm]
@@ -65,4 +65,4 @@ def judge(ground: Ground, searched: Searched, console: Console) -> Judged:
         return share_of_gap(uncreative, texts, creative, ground.groups, ground.told_by)
 
     texts = {"uncreative": uncreative, "steered": steered, "creative": creative}
-    return Judged(texts, share(steered), [share(arm).value for arm in random])
+    return Outcome(texts, share(steered), [share(arm).value for arm in random])

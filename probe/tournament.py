@@ -32,7 +32,7 @@ from probe.spec import Contestant, LMSpec
 FORMAT = 1
 ROOMS_OF_A_FIT = (
     "rows", "data", "crossfit", "directions", "evaluation", "metrics", "bootstrap", "hooks", "tokens", "lm", "activations",
-    "textstats", "tournament",
+    "adapters", "textstats", "tournament",
 )  # fmt: skip
 """Beside the scorer's own file: whoever changes one of these fits everything anew."""
 TIMED = 32

@@ -1,4 +1,4 @@
-"""The verbs beside Lightning's: the parameters of a verb's `run` are its options, and one config file serves all verbs."""
+"""The verbs beside Lightning's: the parameters of a verb's `run` are its options; a config of `fit` serves them too."""
 
 import importlib
 import inspect
@@ -29,7 +29,7 @@ def run_command(verb: str, argv: Sequence[str]) -> int:
             print(f"python -m probe {verb} --help shows every option.", file=file or sys.stderr)
 
     parser = Parser(prog=f"python -m probe {verb}", description=run.__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("-c", "--config", action="config", help="YAML; sections of other verbs are passed over")
+    parser.add_argument("-c", "--config", action="config", help="YAML; sections of `fit` are passed over")
     parser.add_function_arguments(run, as_group=False, skip=set(POSITIONAL))
     for name in POSITIONAL.keys() & run.__annotations__.keys():
         parser.add_argument(name, nargs="*", type=str, help=POSITIONAL[name])

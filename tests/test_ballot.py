@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from probe.ballot import read_votes, write_ballot, write_preferences
+from probe.ballot import read_votes, write_ballot
 from probe.errors import ProbeError
+from probe.files import write_json_lines
 from probe.pairwise import Comparison, comparisons, oriented, win_rates
 from probe.people import agreement
 from probe.rows import Preference, read_rows
@@ -270,5 +271,5 @@ def test_preferences_are_rows_that_read_back_equal(tmp_path: Path) -> None:
     assert [(p.text_a, p.text_b, p.preferred, p.group, p.prompt) for p in votes.preferences] == [
         (c.text_a, c.text_b, v, c.group, c.prompt) for c, v in zip(votes.comparisons, votes.verdicts, strict=True)
     ]
-    write_preferences(tmp_path / "votes.jsonl", votes.preferences)
+    write_json_lines(tmp_path / "votes.jsonl", map(vars, votes.preferences))
     assert read_rows(tmp_path / "votes.jsonl", Preference) == votes.preferences

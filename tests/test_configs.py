@@ -40,7 +40,7 @@ def test_the_config_runs(
             "--steering.n_prompts=0",
         ]
         assert main([*fit, *(f"--data.init_args.{k}={v}" for k, v in files.items())]) == 0
-        quick = ["--n_prompts=2", "--n_test_prompts=3", "--n_random=1", "--max_new_tokens=4"]
+        quick = ["--n_prompts=2", "--n_test_prompts=3", "--n_random=1", "--steering.max_new_tokens=4"]
         assert main(["sweep", "--config", str(config), *quick, *(f"--data.{k}={v}" for k, v in files.items())]) == 0
         assert list(tmp_path.glob("lightning_logs/sweep/version_0/sweep.json"))
         return

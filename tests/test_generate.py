@@ -112,6 +112,11 @@ def test_a_strength_is_converted_at_the_layer_that_is_steered(
     assert torch.allclose(arm.deltas[0], 2 * scale * direction.vectors[0])
 
 
+def test_a_prompt_that_leaves_no_room_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command("Sing. " * 300)) == 2
+    assert "leaves no room for 8 new ones within the 1024" in " ".join(capsys.readouterr().err.split())
+
+
 def test_several_layers_share_the_strength_out(here: Path, lm: FrozenLM, direction: Direction) -> None:
     records = written(*PROMPTS, strength=4, layer="[0, 1]")
     assert [r["text"] for r in records][1::2] == texts_of(
@@ -130,8 +135,9 @@ def test_the_direction_is_taken_out_at_every_layer_that_it_has_or_at_those_asked
         assert [r["text"] for r in records if r["ablated"]] == expected
         assert [r["text"] for r in records if not r["ablated"]] == texts_of(lm, {})
     assert "taken out of" in " ".join(capsys.readouterr().out.split())
-    assert main(command(PROMPTS[0], ablate="true", strength=1)) == 2
-    assert "expected no strength beside it" in capsys.readouterr().err
+    for option in ({"strength": 1}, {"tokens": "prompt"}):
+        assert main(command(PROMPTS[0], ablate="true", **option)) == 2
+        assert "expected no strength and no tokens beside it" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_prompt_or_the_text_alone_can_be_steered(here: Path, lm: FrozenLM, direction: Direction) -> None:
@@ -168,6 +174,11 @@ def test_what_the_direction_recommends_holds_unless_an_option_says_otherwise(her
     assert setting(layer=1) == (0.4, "norm", 1)
     assert setting(strength=3) == (3.0, "gap", 0)
     assert setting(strength=3, strength_unit="absolute") == (3.0, "absolute", 0)
+    direction.with_chosen(1, recommended=recommended | {"tokens": "generated"}).save(
+        Path("lightning_logs/probe/version_0/direction")
+    )
+    found = [written(PROMPTS[0], strength=4, **options)[-1]["text"] for options in ({}, {"tokens": "all"})]
+    assert found[0] == written(PROMPTS[0], strength=4, tokens="generated")[-1]["text"] != found[1]
 
 
 def test_prompts_come_from_the_standard_input(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The writer learns the creative stories; how much of it is used can be said, and without it the LM is the frozen one."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tiny import build_model
 
 from probe.activations import ActivationExtractor
 from probe.data import ContrastData
+from probe.errors import ProbeError
 from probe.lm import FrozenLM
 from probe.reporting import RunReport
 from probe.rows import Passage
@@ -126,7 +128,9 @@ def test_how_much_of_the_adapter_is_used_can_be_said_and_none_is_bit_by_bit_the_
         parameter.data.mul_(2 if "lora_B" in name else 1)
 
 
-def test_arms_of_an_adapter_are_written_and_measured_beside_others_as_alone(writer: Run) -> None:
+def test_arms_of_an_adapter_are_written_and_measured_beside_others_as_alone(
+    writer: Run, make_lm: Callable[..., FrozenLM]
+) -> None:
     lm = writer[0].lm
     delta = torch.randn(32, generator=torch.Generator().manual_seed(0))
     arms = [Arm("none"), Arm("half", adapter=0.5), Arm("steered", {1: delta}), Arm("both", {1: delta}, adapter=1.0)]
@@ -143,6 +147,8 @@ def test_arms_of_an_adapter_are_written_and_measured_beside_others_as_alone(writ
     for one, other in zip(found, alone, strict=True):
         assert one.kl == pytest.approx(other.kl, abs=1e-5)
         assert one.score == pytest.approx(other.score, abs=1e-5)
+    frozen = measure(make_lm(), [(p, Arm("none")) for p, _ in asked], texts, how, 1, delta / delta.norm(), "none")
+    assert [s.score for s in found] == pytest.approx([s.score for s in frozen], abs=1e-5)
     passage = [Passage(PROMPTS[0], texts[2])]
     with lm.adapted(0):
         clean = lm.nll(passage)
@@ -183,3 +189,14 @@ def test_plain_peft_reads_what_was_saved_and_after_release_the_model_is_the_froz
         scorer.release()
         assert torch.equal(scorer.lm.model(ids).logits, make_lm().model(ids).logits)
     assert scorer.lm.adapter is None
+
+
+def test_pairs_without_stories_are_refused_before_anything_is_read(
+    make_lm: Callable[..., FrozenLM], small_sets: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = tmp_path / "pairs.jsonl"
+    rows = [json.loads(line) for line in Path(small_sets["pairs"]).read_text().splitlines()]
+    bare.write_text("".join(json.dumps({k: r[k] for k in ("creative", "uncreative", "group")}) + "\n" for r in rows))
+    monkeypatch.setattr(ActivationExtractor, "__call__", lambda *_, **__: pytest.fail("something was read"))
+    with pytest.raises(ProbeError, match="LoRAWriter learns from stories"):
+        fit(LoRAWriter, make_lm(), small_sets | {"pairs": str(bare)}, tmp_path, steer=False)

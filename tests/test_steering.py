@@ -16,10 +16,11 @@ from probe.hooks import Tokens
 from probe.lm import FrozenLM
 from probe.reporting import RunReport
 from probe.rows import Passage
+from probe.samples import sample_table
 from probe.scorers import MeanDifference
 from probe.spec import LMSpec
 from probe.steering import Arm, Sampling, SteeredText, measure, steered, write
-from probe.steering_callback import SteeringCallback, sample_table
+from probe.steering_callback import SteeringCallback
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +222,13 @@ def test_model_text_cannot_break_out_of_its_table_cell() -> None:
     assert row.count("|") == 3
     assert "<script>" not in row
     assert re.search("&lt;script&gt;", row)
+
+
+def test_no_kind_of_line_break_ends_a_row_of_the_table() -> None:
+    text = "a\r\r# big\u2028b\x0bc\nd"
+    table = sample_table([SteeredText("p", "direction", 1.0, text, 0.1, 0.2, 0.3, 0.0, 0)])
+    assert len(table.splitlines()) == 3
+    assert "a<br><br># big<br>b<br>c<br>d" in table
 
 
 def test_a_strength_that_is_no_number_is_refused() -> None:

@@ -136,7 +136,13 @@ def test_the_verb_saves_the_setting_into_the_direction_and_generate_uses_it(
 ) -> None:
     folder, files = fitted
     monkeypatch.chdir(folder)
-    small = ["--n_prompts=2", "--n_test_prompts=4", "--n_random=2", "--max_new_tokens=6", "--strengths=[0.5,1.0]"]
+    small = [
+        "--n_prompts=2",
+        "--n_test_prompts=4",
+        "--n_random=2",
+        "--steering.max_new_tokens=6",
+        "--strengths=[0.5,1.0]",
+    ]
     small.append("--together=true")
     assert main(["sweep", *(f"--data.{k}={v}" for k, v in files.items()), *small]) == 0
     shown = " ".join(capsys.readouterr().out.split())

@@ -1,7 +1,5 @@
 """generate: texts steered with a saved direction beside the plain ones."""
 
-import json
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from probe.errors import ProbeError
-from probe.files import atomic_write
+from probe.files import write_json_lines
 from probe.spec import LMSpec
 
 if TYPE_CHECKING:
@@ -32,7 +30,7 @@ def run(
     strength_unit: Unit | None = None,
     layer: int | list[int] | None = None,
     ablate: bool = False,
-    tokens: Literal["all", "prompt", "generated"] = "all",
+    tokens: Literal["all", "prompt", "generated"] | None = None,
     lm: LMSpec = OF_DIRECTION,
     max_new_tokens: int = 120,
     temperature: float = 0.8,
@@ -52,7 +50,7 @@ def run(
             recommends, else its chosen layer.
         ablate: Take the direction out of the residual stream instead, after each of these blocks (all that it has by
             default) and at every token.
-        tokens: Which tokens are steered: all, those of the prompt, or those generated.
+        tokens: Which tokens are steered: all, those of the prompt, or those generated; all by default, or as recommended.
         lm: The model; by default the one that the direction was made with.
         max_new_tokens: Length limit of a text.
         temperature: 0 is greedy.
@@ -63,7 +61,8 @@ def run(
     from rich.console import Console
 
     asked = _asked(prompts)
-    _check_options(max_new_tokens, temperature, output)
+    if output and not Path(output).parent.is_dir():
+        raise ProbeError(f"--output {output}: expected its folder to be there, found none; make it first.")
 
     from probe.directions import Direction, newest_direction
     from probe.lm import FrozenLM
@@ -71,33 +70,36 @@ def run(
 
     folder = Path(direction) if direction else newest_direction(Path("lightning_logs"))
     found = Direction.load(folder)
+    if ablate and (strength is not None or strength_unit or tokens):
+        raise ProbeError(
+            "--ablate: expected no strength and no tokens beside it, found some; it takes all out, everywhere."
+        )
     where, unit, arms = arms_of(found, layer, strength, strength_unit, ablate)
+    how = Sampling(max_new_tokens, temperature, seed, tokens or found.recommended.tokens)
     made = found.provenance
     if not (lm.model or made.get("lm")):
         raise ProbeError(
             f"{folder}: expected the name of its model in direction.json, found none; give --lm.model NAME."
         )
     dtype = made.get("lm_dtype", "auto") if lm.dtype == "auto" else lm.dtype
-    lm = replace(lm, model=lm.model or made["lm"], dtype=dtype)
+    lm = replace(lm, model=lm.model or made["lm"], dtype=dtype, system=lm.system or made.get("lm_system"))
     console = Console(width=None if sys.stdout.isatty() else 120)
     done = "taken out of" if ablate else "added to"
     console.print(
         f"Direction {folder} ({made.get('method', 'unknown method')}, from {made.get('lm', 'an unknown model')}), {done} "
-        f"{lm.model} after layer {_listed(where)}.",
+        f"{lm.model} after layer {', '.join(map(str, where))}.",
         markup=False,
         highlight=False,
     )
     frozen = FrozenLM.load(lm)
     found.check_fits(frozen.hidden_size, frozen.n_layers, frozen.fingerprint, other_model)
-    how = Sampling(max_new_tokens, temperature, seed, tokens)
     records: list[dict[str, Any]] = []
     for prompt in asked:
         for arm, text in zip(arms, show(console, frozen, prompt, arms, how), strict=True):
-            record = {"prompt": prompt, "strength": arm.strength, "strength_unit": unit, "layer": _one_or_all(where)}
-            records.append(record | {"ablated": bool(arm.ablated), "text": text, "seed": seed})
+            setting = {"strength": arm.strength, "strength_unit": unit, "layer": where[0] if len(where) == 1 else where}
+            records.append({"prompt": prompt, **setting, "ablated": bool(arm.ablated), "text": text, "seed": seed})
     if output:
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        atomic_write(Path(output), lambda path: path.write_text(lines, encoding="utf-8"))
+        write_json_lines(Path(output), records)
     return 0
 
 
@@ -109,38 +111,26 @@ def arms_of(
     ablate: bool = False,
 ) -> tuple[list[int], str, list["Arm"]]:
     """Layers, unit and the arms, the plain one first; what was not asked for is as the direction recommends it."""
+    from probe.directions import as_layers
     from probe.steering import Arm
 
-    layers, of_strength, of_unit = direction.recommended
-    if layer is not None:
-        layers = [layer] if isinstance(layer, int) else layer
+    recommended = direction.recommended
+    layers = recommended.layers if layer is None else as_layers(layer)
     if ablate:
-        if strength is not None or unit:
-            raise ProbeError("--ablate: expected no strength beside it, found one; ablation takes all of it out.")
-        layers = layers if layer is not None else list(direction.layers)
+        layers = list(direction.layers) if layer is None else layers
         return layers, "ablated", [Arm("plain"), Arm("ablated", ablated={k: direction.at(k) for k in layers})]
     if strength is None and unit:
         raise ProbeError(f"--strength_unit {unit}: expected --strength beside it, found none; say how much.")
-    strength, unit_used = (of_strength, of_unit) if strength is None else (strength, unit or "gap")
-    strengths = strength if isinstance(strength, list) else [strength]
-    if not all(math.isfinite(s) for s in strengths):
-        raise ProbeError(f"--strength: expected finite numbers, found {strengths}; 2 class gaps are a good start.")
     if not layers:
         raise ProbeError(
             f"--layer: expected a chosen layer in this direction, found none; say which of {list(direction.layers)}."
         )
-    arms = [
-        Arm(f"{s:+g} {unit_used}", direction.deltas(s, unit_used, layers), s) for s in dict.fromkeys(strengths) if s
-    ]
-    return layers, unit_used, [Arm("plain"), *arms]
-
-
-def _one_or_all(layers: Sequence[int]) -> int | list[int]:
-    return layers[0] if len(layers) == 1 else list(layers)
-
-
-def _listed(layers: Sequence[int]) -> str:
-    return ", ".join(map(str, layers))
+    if strength is None:
+        strengths, used = [recommended.strength], recommended.unit
+    else:
+        strengths, used = strength if isinstance(strength, list) else [strength], unit or "gap"
+    arms = [Arm(f"{s:+g} {used}", direction.deltas(s, used, layers), s) for s in dict.fromkeys(strengths) if s]
+    return layers, used, [Arm("plain"), *arms]
 
 
 def show(console: "Console", lm: "FrozenLM", prompt: str, arms: Sequence["Arm"], how: "Sampling") -> list[str]:
@@ -183,12 +173,3 @@ def _asked(prompts: Sequence[str]) -> list[str]:
     if not asked or not all(prompt.strip() for prompt in asked):
         raise ProbeError("expected a prompt, found an empty one or none; say what is to be written.")
     return asked
-
-
-def _check_options(max_new_tokens: int, temperature: float, output: str | None) -> None:
-    if max_new_tokens < 1:
-        raise ProbeError(f"--max_new_tokens: expected 1 or more, found {max_new_tokens}; try 120.")
-    if not 0 <= temperature < math.inf:
-        raise ProbeError(f"--temperature: expected a finite number from 0, found {temperature}; 0 is greedy.")
-    if output and not Path(output).parent.is_dir():
-        raise ProbeError(f"--output {output}: expected its folder to be there, found none; make it first.")

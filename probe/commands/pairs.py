@@ -1,6 +1,5 @@
 """pairs: from creative prompts to contrastive pairs, by asking a language model to negate their premise."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from probe.audit import words_of
 from probe.chat import Ask, Endpoint, ReplyLog, endpoint_ask
 from probe.errors import ProbeError
-from probe.files import atomic_write
+from probe.files import write_json_lines
 from probe.rows import StoryPrompt, read_rows
 from probe.spec import LMSpec
 
@@ -83,8 +82,8 @@ def run(
     )
     replies = log.ask_all(questions, asking, settings, endpoint.workers if endpoint else 1)
     pairs, rejects = sort_replies(rows, replies, longest)
-    _write(Path(output), pairs)
-    _write(Path(f"{output}.rejected.jsonl"), [vars(reject) for reject in rejects])
+    write_json_lines(Path(output), pairs)
+    write_json_lines(Path(f"{output}.rejected.jsonl"), map(vars, rejects))
     console.print(
         f"{len(pairs)} pairs are in {output}; {len(rejects)} replies made none (see {output}.rejected.jsonl)."
     )
@@ -126,8 +125,3 @@ def sort_replies(
         else:
             pairs.append({"creative": row.creative, "uncreative": other, "group": row.group})
     return pairs, rejects
-
-
-def _write(path: Path, records: Sequence[dict[str, str]]) -> None:
-    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -1,10 +1,9 @@
 """sweep: at which layer and how strongly to steer, what it gains on prompts not searched on, and what it costs."""
 
 import sys
-from typing import Literal
 
 from probe.errors import ProbeError
-from probe.spec import Budget, DataFiles, LMSpec
+from probe.spec import Budget, DataFiles, LMSpec, Writing
 
 STRENGTHS = (0.25, 0.35, 0.5, 0.71, 1.0, 1.41, 2.0)
 """Class gaps, the square root of 2 apart: at 1 the mean dull state becomes the mean creative one, beyond 2 is far from both."""
@@ -21,12 +20,9 @@ def run(
     n_prompts: int = 24,
     n_test_prompts: int = 240,
     n_random: int = 20,
-    tokens: Literal["all", "prompt", "generated"] = "all",
-    max_new_tokens: int = 120,
-    temperature: float = 0.8,
-    witness: Literal["none", "storyteller"] = "none",
-    seed: int = 0,
+    steering: Writing = Writing(),  # noqa: B008
     rows: int = 64,
+    other_model: bool = False,
     output: str = "lightning_logs/sweep",
 ) -> int:
     """Searches layer and strength on a few dull prompts, and judges the setting found on others.
@@ -44,12 +40,9 @@ def run(
         n_prompts: Uncreative prompts to search on, from half of the validation groups.
         n_test_prompts: Uncreative prompts to judge on, from all other held-out groups.
         n_random: Random directions, each given the same search and judged on the same prompts; 0 for none.
-        tokens: Which tokens are steered.
-        max_new_tokens: Length limit of a text.
-        temperature: Sampling temperature; 0 is greedy.
-        witness: `storyteller` lets the embedded model's grammar read the texts; `none` for any other model.
-        seed: Of the sampling and of random directions.
+        steering: How texts are written and who reads them.
         rows: Texts written at once: more is faster until memory ends.
+        other_model: Admit a model with other weights than those that the direction was made with.
         output: Folder of the runs.
     """
     from rich.console import Console
@@ -64,7 +57,8 @@ def run(
         raise ProbeError(
             f"--strengths: expected numbers above 0, found {list(strengths)}; the sign is the direction's."
         )
-    folder, found, rows_of, frozen = open_direction(direction, data, lm)
+    how = Sampling(steering.max_new_tokens, steering.temperature, steering.seed, steering.tokens, rows)
+    folder, found, rows_of, frozen = open_direction(direction, data, lm, other_model)
     unknown = sorted(set(layers or ()) - set(found.layers))
     if unknown:
         raise ProbeError(f"--layers: the direction holds {list(found.layers)}, found {unknown[0]}; choose among those.")
@@ -72,9 +66,8 @@ def run(
     places = [(k,) for k in wanted] + ([wanted] if together and len(wanted) > 1 else [])
     settings = [Setting(place, strength) for place in places for strength in strengths]
     console = Console(width=None if sys.stdout.isatty() else 120)
-    how = Sampling(max_new_tokens, temperature, seed, tokens, rows)
-    ground, other_ground = held_out(frozen, found, rows_of, how, witness, n_prompts, n_test_prompts)
-    searched = search(ground, settings, budget, n_random, seed, console)
+    ground, other_ground = held_out(frozen, found, rows_of, how, steering.witness, n_prompts, n_test_prompts)
+    searched = search(ground, settings, budget, n_random, steering.seed, console)
     judged = judge(other_ground, searched, console)
     SweepReport(output, folder, other_ground, budget, searched, judged).write(console)
     return 0

@@ -227,6 +227,7 @@ class Scorer(L.LightningModule, ABC):
         return {
             **self.identity(),
             "lm": self.lm_spec.model,
+            "lm_system": self.lm_spec.system,
             "lm_dtype": str(self.lm.model.dtype).removeprefix("torch."),
             "template_hash": self.lm.template_hash,
             "data_fingerprint": fingerprint([asdict(pair) for pair in pairs]),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from probe.errors import ProbeError
 from probe.rows import Passage
 from probe.scorers.lora import LoRAScorer
 
@@ -20,6 +21,16 @@ class LoRAWriter(LoRAScorer):
     def deepest(self) -> int:
         """The last block: all of them write."""
         return self.lm.n_layers - 1
+
+    def setup(self, stage: str) -> None:
+        """Sees to the stories before anything is read."""
+        bare = next((row for row in self.data.rows["train"] if row.response is None), None)
+        if bare:
+            raise ProbeError(
+                f"LoRAWriter learns from stories: expected `response_creative` and `response_uncreative` in every pair, found "
+                f"none for {bare.prompt[:60]!r}; add them, or use another scorer."
+            )
+        super().setup(stage)
 
     def prepare(self) -> None:
         """Tokenises the stories."""
