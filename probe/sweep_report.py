@@ -33,6 +33,7 @@ class SweepReport:
         self.board = TensorBoardLogger(output, name="", default_hp_metric=False)
         self.folder, self.direction_folder = Path(self.board.log_dir), direction_folder
         self.ground, self.budget, self.searched, self.judged = ground, budget, searched, judged
+        self._cosines = searched.cosines(ground.direction)
         self.summaries = {name: summary(texts, ground.group_of) for name, texts in judged.texts.items()}
 
     def write(self, console: Console) -> None:
@@ -71,6 +72,17 @@ class SweepReport:
             "matched": self.matched(),
             "share_of_gap": asdict(self.judged.share),
             "random_shares": self.judged.random_shares,
+            "random": [
+                {
+                    "layer": c.setting.where,
+                    "strength": c.setting.strength,
+                    "cosine_with_ours": cosine,
+                    "share_of_gap": share,
+                }
+                for (_, c), cosine, share in zip(
+                    self.searched.random, self._cosines, self.judged.random_shares, strict=True
+                )
+            ],
             "judged": {name: {m: asdict(e) for m, e in of_set.items()} for name, of_set in self.summaries.items()},
             "verdict": words,
         }
@@ -116,8 +128,10 @@ class SweepReport:
         if self.judged.random_shares:
             low, high = np.nanpercentile(self.judged.random_shares, [5, 95])
             n = len(self.judged.random_shares)
+            furthest = int(np.argmax(np.nan_to_num(self.judged.random_shares, nan=-np.inf)))
             lines.append(
-                f"{n} random directions of equal norm, each with its own search: {low:.2f} to {high:.2f} (5-95 %)."
+                f"{n} random directions of equal norm, each with its own search: {low:.2f} to {high:.2f} (5-95 %); the one that "
+                f"goes furthest has cosine {self._cosines[furthest]:.2f} with ours."
             )
         lines.append(
             f"The direction that scores the texts has cosine {self.ground.cosine:.2f} with the one that steers."

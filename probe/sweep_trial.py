@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 
@@ -23,6 +24,13 @@ class Searched:
     plain: dict[str, float]
     recommended: Cell
     random: list[tuple[Direction, Cell]]
+
+    def cosines(self, ours: Direction) -> list[float]:
+        """Of each random direction with ours where its own search recommends it: in D dimensions about 1 / sqrt(D) either way."""
+        return [
+            float(np.mean([float(rival.at(k) @ ours.at(k)) for k in cell.setting.layers]))
+            for rival, cell in self.random
+        ]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from probe.activations import ActivationExtractor
 from probe.cli import main
 from probe.data import ContrastData
-from probe.directions import Direction
+from probe.directions import Direction, random_directions
 from probe.effects import share_of_gap
 from probe.held_out import held_out
 from probe.lm import FrozenLM
@@ -156,6 +156,14 @@ def test_the_verb_saves_the_setting_into_the_direction_and_generate_uses_it(
     report = json.loads((folder / "lightning_logs/sweep/version_0/sweep.json").read_text())
     assert [c["layer"] for c in report["cells"][::2]] == ["0", "1", "2", "0-2"]
     assert len(report["random_shares"]) == 2
+    direction = Direction.load(folder / "lightning_logs/probe/version_0/direction")
+    null = random_directions(2, direction.layers, 32, 0)
+    for vectors, found, share in zip(null, report["random"], report["random_shares"], strict=True):
+        first, _, last = found["layer"].partition("-")
+        rows = range(int(first), int(last or first) + 1)
+        cosines = [float(vectors[k] @ direction.vectors[k]) for k in rows]
+        assert found["cosine_with_ours"] == pytest.approx(np.mean(cosines), abs=1e-5)
+        assert found["share_of_gap"] == share
     saved = Direction.load(folder / "lightning_logs/probe/version_0/direction").provenance["recommended"]
     assert {k: saved[k] for k in ("layer", "strength", "strength_unit")} == report["recommended"]
     assert main(["generate", "Write a story.", "--max_new_tokens", "4"]) == 0
