@@ -87,7 +87,7 @@ def run(
     done = "taken out of" if ablate else "added to"
     console.print(
         f"Direction {folder} ({made.get('method', 'unknown method')}, from {made.get('lm', 'an unknown model')}), {done} "
-        f"{lm.model} after layer {', '.join(map(str, where))}.",
+        f"{lm.model} after layer{'s' * (len(where) > 1)} {', '.join(map(str, where))}.",
         markup=False,
         highlight=False,
     )
