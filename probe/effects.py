@@ -11,6 +11,8 @@ from probe.metrics import Floats
 from probe.steering import MEASURES, SteeredText
 from probe.textstats import compression_ratio, distinct, self_bleu
 
+DIGITS = {"score": 3, "extra_nll": 3, "kl": 3}
+"""Of measures that are small; two for all others."""
 Curve = dict[float, Estimate]
 """Strength -> estimate."""
 

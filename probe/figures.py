@@ -24,8 +24,8 @@ LABELS = {
 }
 STEERED_LABELS = {
     "score": "clean re-score (mean cosine)",
-    "extra_nll": "extra NLL under the clean model (nats per token)",
-    "kl": "KL from the clean model (nats per token)",
+    "extra_nll": "extra NLL, clean model (nats per token)",
+    "kl": "KL from clean model (nats per token)",
     "repetition": "share of 4-grams that repeat",
     "inventive_share": "inventive sentences (share)",
     "well_formed_share": "well-formed sentences (share)",

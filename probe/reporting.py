@@ -190,12 +190,12 @@ def print_report(
         )
 
 
-def cell(estimate: Estimate) -> str:
+def cell(estimate: Estimate, digits: int = 2) -> str:
     """An estimate in a table: the value, and below it the interval."""
-    interval = (
-        "" if np.isnan(estimate.lower) else f"\n[dim]{escape(f'[{estimate.lower:.2f}, {estimate.upper:.2f}]')}[/dim]"
-    )
-    return "-" if np.isnan(estimate.value) else f"{estimate.value:.2f}{interval}"
+    if np.isnan(estimate.value):
+        return "-"
+    ends = "" if np.isnan(estimate.lower) else f"[{estimate.lower:.{digits}f}, {estimate.upper:.{digits}f}]"
+    return f"{estimate.value:.{digits}f}" + (f"\n[dim]{escape(ends)}[/dim]" if ends else "")
 
 
 def verdict(scorer: Scorer, judgement: Judgement) -> str:

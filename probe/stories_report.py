@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from probe.bootstrap import FEW_GROUPS, Estimate
-from probe.effects import summary
+from probe.effects import DIGITS, summary
 from probe.files import write_csv, write_json, write_json_lines
 from probe.pairwise import Judged, WinRate, win_rates
 from probe.reporting import cell
@@ -107,7 +107,7 @@ class StoriesReport:
         for measure in self.summaries["uncreative"]:
             estimates = [of_set[measure] for of_set in self.summaries.values()]
             if np.isfinite([e.value for e in estimates]).any():
-                table.add_row(measure.replace("_", " "), *map(cell, estimates))
+                table.add_row(measure.replace("_", " "), *(cell(e, DIGITS.get(measure, 2)) for e in estimates))
         return table
 
     def samples(self) -> str:

@@ -10,10 +10,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from probe.bootstrap import Estimate
-from probe.effects import summary
+from probe.effects import DIGITS, summary
 from probe.files import write_csv, write_json, write_json_lines
 from probe.held_out import Ground
+from probe.reporting import cell
 from probe.spec import Budget
 from probe.steering import MEASURES
 from probe.sweep import Cell, at_matched, pareto
@@ -106,8 +106,8 @@ class SweepReport:
         for name in ("", *self.judged.texts):
             table.add_column(name)
         for measure in next(iter(self.summaries.values())):
-            cells = [_cell(of_set[measure]) for of_set in self.summaries.values()]
-            if any(cell != "-" for cell in cells):
+            cells = [cell(of_set[measure], DIGITS.get(measure, 2)) for of_set in self.summaries.values()]
+            if set(cells) != {"-"}:
                 table.add_row(measure.replace("_", " "), *cells)
         return table
 
@@ -150,13 +150,6 @@ class SweepReport:
         """The layers compared where they are equally strong, or cost the same."""
         cells = self.searched.cells
         return {by: {f"{x:g}": at_matched(cells, by, x) for x in targets} for by, targets in MATCHED.items()}
-
-
-def _cell(estimate: Estimate) -> str:
-    if np.isnan(estimate.value):
-        return "-"
-    interval = "" if np.isnan(estimate.lower) else f" \\[{estimate.lower:.2f}, {estimate.upper:.2f}]"
-    return f"{estimate.value:.2f}{interval}"
 
 
 def _flat(cell: Cell) -> dict[str, Any]:
