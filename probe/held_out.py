@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from probe.activations import ActivationExtractor
-from probe.data import ContrastData, Row
+from probe.data import SPLITS, ContrastData, Row
 from probe.directions import Direction, mean_difference, newest_direction
 from probe.errors import ProbeError
 from probe.lm import FrozenLM
@@ -124,7 +124,14 @@ def open_direction(
 def unseen_ground(
     lm: FrozenLM, direction: Direction, data: ContrastData, how: Sampling, witness: Witness, n: int
 ) -> Ground:
-    """Prompts of the test groups alone, on which nothing was learned, chosen or searched; validation groups score the texts."""
+    """Prompts of the test groups alone, on which nothing was learned, chosen or searched; validation groups score the texts.
+
+    Raises:
+        ProbeError: where either has no pairs.
+    """
+    for split in SPLITS[1:]:
+        if not _pairs(data.rows[split]):
+            raise ProbeError(f"expected pairs in the {split} groups, found none; hold out groups that have pairs.")
     assert direction.chosen is not None, "open_direction refuses it"
     other = _other(ActivationExtractor(lm, [direction.chosen]), data.rows["validation"], direction)
     return _ground(lm, direction, _pairs(data.rows["test"]), other, how, witness, n)
@@ -151,7 +158,6 @@ def held_out(
     assert direction.chosen is not None, "open_direction refuses it"
     extractor = ActivationExtractor(lm, [direction.chosen])
     others = [_other(extractor, rows, direction) for rows in halves]
-
     searched, judged = _pairs(halves[0]), _pairs(halves[1]) + _pairs(test)
     return (
         _ground(lm, direction, searched, others[1], how, witness, n_search),

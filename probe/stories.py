@@ -25,6 +25,7 @@ HOTTEST = 2.0
 """Temperature at which the search for steering's diversity ends."""
 MATCHED_ON = 64
 """Prompts on which temperature and adapter are matched."""
+OF_THE_PAPER = frozenset({"uncreative", "steered", "creative"})
 CONTROLS = ("asked", "random", "hot", "writer")
 
 

@@ -20,7 +20,7 @@ from probe.sweep import Cell, at_matched, pareto
 from probe.sweep_figures import heat_map, pareto_plot
 from probe.sweep_trial import Outcome, Searched
 
-MATCHED = {"strength_norm": (0.1, 0.2, 0.4), "kl": (0.1, 0.2, 0.4), "strength_absolute": (1.0, 2.0, 3.0)}
+MATCHED = {"strength_norm": (0.1, 0.2, 0.4), "kl": (0.003, 0.01, 0.03, 0.1, 0.3), "strength_absolute": (1.0, 2.0, 3.0)}
 """At which lengths and costs the layers are compared; the paper adds an absolute length of 3."""
 
 

@@ -18,7 +18,8 @@ from probe.cli import main
 from probe.lm import FrozenLM
 from probe.spec import LMSpec
 
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+# One thread a worker: the models are tiny, and two workers that share cores would wait for each other.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

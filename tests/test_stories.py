@@ -20,6 +20,7 @@ from probe.activations import ActivationExtractor
 from probe.cli import main
 from probe.data import ContrastData
 from probe.directions import Direction, Recommended
+from probe.errors import ProbeError
 from probe.held_out import Ground, unseen_ground
 from probe.lm import FrozenLM
 from probe.rows import Preference, read_rows
@@ -326,6 +327,7 @@ def test_a_ballot_says_nothing_of_the_sets_and_its_votes_come_back_as_preference
     with (run / "ballot.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["id"] for row in rows} == set(key)
+    assert {name for k in key.values() for name in (k["set_a"], k["set_b"])} == {"uncreative", "creative", "steered"}
     for voter in ("ann", "bo"):  # both prefer what was steered
         with Path(f"{voter}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
@@ -418,3 +420,13 @@ def test_votes_without_a_ballot_are_refused(tmp_path: Path, monkeypatch, capsys:
     monkeypatch.chdir(tmp_path)
     assert main(["votes", "--key", "key.jsonl"]) == 2
     assert "expected filled-in ballots, found none" in capsys.readouterr().err
+
+
+def test_held_out_groups_without_pairs_are_refused_in_one_sentence(fitted: Fitted, tiny_lm: FrozenLM) -> None:
+    folder, files = fitted
+    data = ContrastData(**files)
+    data.setup("fit")
+    direction = Direction.load(folder / "lightning_logs/probe/version_0/direction")
+    data.rows["test"] = [row for row in data.rows["test"] if row.pair < 0]
+    with pytest.raises(ProbeError, match="expected pairs in the test groups, found none"):
+        unseen_ground(tiny_lm, direction, data, Sampling(4), "none", 9)

@@ -67,7 +67,8 @@ def run(
         concept: What the judges are asked for, an adjective.
         n_judged: Prompts whose stories judges compare, each pair in both orders.
         replies: Where judges' replies are kept; nothing is asked twice.
-        ballot: How many blinded pairs to write out for people; `python -m probe votes` reads them back.
+        ballot: How many blinded pairs of the paper's three sets to write out for people; `python -m probe votes` reads the
+            votes back.
         rows: Texts written at once: more is faster until memory ends.
         other_model: Admit a model with other weights than those that the direction was made with.
         output: Folder of the runs.
@@ -80,7 +81,7 @@ def run(
     from probe.held_out import open_direction, unseen_ground
     from probe.pairwise import by_judge
     from probe.steering import Sampling
-    from probe.stories import write_stories
+    from probe.stories import OF_THE_PAPER, write_stories
     from probe.stories_report import StoriesReport
 
     if "{prompt}" not in ask:
@@ -110,7 +111,8 @@ def run(
     report.write(console)
     left = "stories.json, stories.csv, texts.jsonl"
     if ballot:
-        sheet, key = write_ballot(sets.comparisons(), report.folder, ballot, steering.seed)
+        asked = [c for c in sets.comparisons() if {c.set_a, c.set_b} <= OF_THE_PAPER]
+        sheet, key = write_ballot(asked, report.folder, ballot, steering.seed)
         left += f", {sheet.name} (give copies of it to people), {key.name} (keep it from them)"
     say(f"\nEverything is in {report.folder}: {left}.")
     say(f"Next: tensorboard --logdir {output}")
