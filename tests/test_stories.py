@@ -15,8 +15,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from probe import stories
+from probe import stories, stories_report
 from probe.activations import ActivationExtractor
+from probe.bootstrap import Estimate
 from probe.cli import main
 from probe.data import ContrastData
 from probe.directions import Direction, Recommended
@@ -148,7 +149,7 @@ SHARES = {"uncreative": 0.2, "steered": 0.6, "creative": 0.8, "asked": 0.7, "ran
 def test_steering_is_set_beside_every_control_prompt_by_prompt_over_groups_and_with_holms_correction(
     ground: Ground,
 ) -> None:
-    sets = made_up(ground, SHARES)
+    sets = made_up(ground, SHARES | {"asked": 0.63, "random": 0.585, "hot": 0.595})
     found = sets.beyond_controls
     raw = {}
     for name, (difference, _) in found.items():
@@ -160,20 +161,45 @@ def test_steering_is_set_beside_every_control_prompt_by_prompt_over_groups_and_w
         assert difference.upper - difference.lower == pytest.approx(2 * 2.045 * error, rel=0.15)
         raw[name] = 2 * stats.t.sf(abs(of_group.mean()) / error, 29)
     assert set(found) == {"asked", "random", "hot"}
-    assert 0.001 < raw["hot"] < 0.5
-    for name, (
-        _,
-        p,
-    ) in found.items():  # the largest of three is not corrected, the middle one doubled, the least tripled
-        assert p == pytest.approx(
-            min(1, raw[name] * (1 + sum(raw[name] < other for other in raw.values()))), rel=0.3, abs=1e-4
-        )
+    least, middle, largest = sorted(raw, key=lambda name: raw[name])
+    assert 1e-3 < raw[least] < raw[middle] / 1.5 < raw[largest] / 2
+    for name, factor in ((least, 3), (middle, 2), (largest, 1)):
+        assert found[name][1] == pytest.approx(factor * raw[name], rel=0.2)
     assert sets.shares["steered"].value == pytest.approx(2 / 3, abs=0.05)
     assert sets.shares["steered"].n_groups == 30
     assert sets.gap.value == pytest.approx(0.6, abs=0.05)
     # The same texts are told apart from themselves by nothing.
     same = replace(sets, texts={**sets.texts, "hot": [replace(t, arm="hot") for t in sets.texts["steered"]]})
     assert same.beyond_controls["hot"][1] == 1
+
+
+@pytest.mark.parametrize(
+    ("lower", "p", "says"),
+    [
+        (0.01, 0.04, "exceed"),
+        (0.01, 0.12, "are not told apart"),  # the interval knows nothing of the other comparisons
+        (0.01, float("nan"), "exceed"),
+        (-0.01, float("nan"), "are not told apart"),
+    ],
+)
+def test_the_corrected_p_decides_where_there_is_one_and_else_the_interval(lower: float, p: float, says: str) -> None:
+    assert stories_report._stand(Estimate(0.1, lower, 0.2, 60, 30), p).startswith(says)
+
+
+def test_heat_is_that_of_plain_texts_as_diverse_as_the_steered_ones(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hot(diversity_of_steered: float) -> float:
+        monkeypatch.setattr(stories, "write", lambda _, asked, __: [asked[0][1].temperature or diversity_of_steered])
+        monkeypatch.setattr(stories, "distinct", lambda texts, n: texts[0])
+        arm, made = stories._hot(ground, Arm("steered", {1: torch.ones(32)}))
+        assert f"{diversity_of_steered:.3f} of steered texts" in made
+        assert arm.temperature is not None
+        return arm.temperature
+
+    assert hot(1.3) == pytest.approx(1.3, abs=1.2 / 40)
+    assert hot(0.5) == 0.8
+    assert hot(3.0) == 2.0
 
 
 def test_the_verdict_says_no_more_than_the_corrected_p_and_tells_when_there_is_no_gap(
