@@ -39,9 +39,8 @@ class Estimate:
     def __str__(self) -> str:
         if np.isnan(self.value):
             return "-"
-        return f"{self.value:.2f} [{self.lower:.2f}, {self.upper:.2f}]" + (
-            " too few groups" if self.too_few_groups else ""
-        )
+        interval = "" if np.isnan(self.lower) else f" [{self.lower:.2f}, {self.upper:.2f}]"
+        return f"{self.value:.2f}{interval}" + (" too few groups" if self.too_few_groups else "")
 
 
 def within_folds(

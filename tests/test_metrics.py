@@ -309,6 +309,7 @@ def test_fewer_than_twenty_groups_are_said_to_be_too_few(n_groups: int, few: boo
     estimate = group_bootstrap(lambda w: mean(rows, w), groups, 50)[0]
     assert estimate.too_few_groups is few
     assert ("too few groups" in str(estimate)) is few
+    assert "nan" not in str(Estimate(0.5, np.nan, np.nan, 3, 1))
 
 
 def test_the_p_of_a_mean_difference_is_that_of_a_t_test_over_groups() -> None:
