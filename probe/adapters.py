@@ -19,7 +19,7 @@ QUERY_AND_VALUE = {"q_proj", "v_proj", "c_attn", "query_key_value", "qkv_proj", 
 
 
 def adapt(lm: FrozenLM, layer: int, rank: int, alpha: int) -> PeftModel:
-    """Puts adapters into the blocks up to `layer`, all that is run; the LM is changed in place.
+    """Puts adapters into the blocks up to `layer`; the LM is changed in place.
 
     In a family whose names for queries and values are not known, every linear layer of these blocks is adapted.
     """

@@ -83,14 +83,15 @@ class Writing:
     """How texts are written and who reads them.
 
     Args:
-        tokens: Which tokens are steered: all, those of the prompt, or those generated.
+        tokens: Which tokens are steered: all, those of the prompt, or those generated; all by default, or as a direction
+            recommends.
         max_new_tokens: Length limit of a text.
         temperature: Sampling temperature; 0 is greedy.
         witness: `storyteller` lets the embedded model's grammar read the texts; `none` for any other model.
         seed: Of the sampling and of random directions.
     """
 
-    tokens: Literal["all", "prompt", "generated"] = "all"
+    tokens: Literal["all", "prompt", "generated"] | None = None
     max_new_tokens: int = 120
     temperature: float = 0.8
     witness: Literal["none", "storyteller"] = "none"

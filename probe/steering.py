@@ -73,6 +73,10 @@ class Arm:
         """Whether the model itself is another one than the clean one."""
         return bool(self.deltas or self.ablated or self.adapter)
 
+    def question(self, prompt: str) -> str:
+        """What the model is asked."""
+        return self.asks.get(prompt, prompt)
+
 
 @dataclass(frozen=True)
 class SteeredText:
@@ -114,7 +118,7 @@ def write(lm: FrozenLM, asked: Asked, how: Sampling, progress: bool = False) -> 
         arm = asked[i][1]
         return arm.adapter, how.temperature if arm.temperature is None else arm.temperature
 
-    questions = [arm.asks.get(prompt, prompt) for prompt, arm in asked]
+    questions = [arm.question(prompt) for prompt, arm in asked]
     # Questions of like length side by side: less padding, fewer steps.
     order = sorted(range(len(asked)), key=lambda i: (shared(i), len(questions[i])))
     alike = [(key, list(rows)) for key, rows in groupby(order, shared)]
@@ -203,7 +207,7 @@ def _own_nll(lm: FrozenLM, asked: Asked, texts: Sequence[str], how: Sampling, cl
     other = [i for i, (prompt, arm) in enumerate(asked) if arm.changes_the_model or prompt in arm.asks]
     for _, group in groupby(sorted(other, key=lambda i: asked[i][1].adapter), lambda i: asked[i][1].adapter):
         rows = list(group)
-        passages = [Passage(asked[i][1].asks.get(asked[i][0], asked[i][0]), texts[i]) for i in rows]
+        passages = [Passage(asked[i][1].question(asked[i][0]), texts[i]) for i in rows]
 
         def within(batch: TokenBatch, rows: list[int] = rows) -> AbstractContextManager[None]:
             return steered(lm, [asked[rows[j]][1] for j in batch.example.tolist()], _where(batch, how))

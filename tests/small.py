@@ -4,6 +4,8 @@ import json
 import random
 from pathlib import Path
 
+from probe.data import ContrastData
+from probe.directions import Direction
 from probe.storyteller import sample_premise, sample_story
 
 
@@ -32,3 +34,10 @@ def write_sets(folder: Path, n_groups: int = 14) -> dict[str, str]:
         paths[name] = str(folder / f"{name}.jsonl")
         Path(paths[name]).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return paths
+
+
+def opened(folder: Path, files: dict[str, str]) -> tuple[Direction, ContrastData]:
+    """The direction of the first fit in a folder, and the data that it was fitted on."""
+    data = ContrastData(**files)
+    data.setup("fit")
+    return Direction.load(folder / "lightning_logs/probe/version_0/direction"), data

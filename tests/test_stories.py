@@ -13,13 +13,13 @@ import torch
 from chat_server import Server
 from lightning.pytorch.loggers import TensorBoardLogger
 from scipy import stats
+from small import opened
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from probe import stories, stories_report
 from probe.activations import ActivationExtractor
 from probe.bootstrap import Estimate
 from probe.cli import main
-from probe.data import ContrastData
 from probe.directions import Direction, Recommended
 from probe.errors import ProbeError
 from probe.held_out import Ground, unseen_ground
@@ -37,10 +37,7 @@ TINY = ("--steering.max_new_tokens=8", "--n_prompts=6")
 
 @pytest.fixture
 def ground(fitted: Fitted, tiny_lm: FrozenLM) -> Ground:
-    folder, files = fitted
-    data = ContrastData(**files)
-    data.setup("fit")
-    direction = Direction.load(folder / "lightning_logs/probe/version_0/direction")
+    direction, data = opened(*fitted)
     return unseen_ground(tiny_lm, direction, data, Sampling(10), "none", 5)
 
 
@@ -92,7 +89,7 @@ def test_random_directions_are_one_a_prompt_and_as_long_as_ours(
         assert (cosines - torch.eye(5)).abs().max() < 0.9
 
 
-def test_the_temperature_is_that_at_which_plain_texts_are_as_diverse_as_the_steered_ones() -> None:
+def test_the_knob_is_where_a_rising_measure_reaches_its_target_or_the_nearer_end() -> None:
     asked = []
 
     def diversity(temperature: float) -> float:
@@ -232,10 +229,7 @@ def test_who_wins_is_told_by_each_measure_side_by_side(ground: Ground) -> None:
 def test_prompts_come_from_test_groups_alone_and_their_score_from_validation_groups(
     fitted: Fitted, tiny_lm: FrozenLM
 ) -> None:
-    folder, files = fitted
-    data = ContrastData(**files)
-    data.setup("fit")
-    direction = Direction.load(folder / "lightning_logs/probe/version_0/direction")
+    direction, data = opened(*fitted)
     found = unseen_ground(tiny_lm, direction, data, Sampling(4), "none", 99)
     test = [row for row in data.rows["test"] if row.pair >= 0]
     assert set(found.prompts) == {row.prompt for row in test if row.truth == 0}
@@ -442,6 +436,19 @@ def test_what_cannot_work_is_refused_in_one_sentence_before_anything_is_written(
     assert says in line
 
 
+@pytest.mark.parametrize(("asked", "tokens"), [([], "generated"), (["--steering.tokens=prompt"], "prompt")])
+def test_the_tokens_are_steered_that_the_sweep_steered_unless_others_are_asked_for(
+    here: list[str], asked: list[str], tokens: str
+) -> None:
+    folder = Path("lightning_logs/probe/version_0/direction")
+    found = Direction.load(folder)
+    recommended = {"layer": 1, "strength": 4.0, "strength_unit": "gap", "tokens": "generated"}
+    found.with_chosen(found.chosen or 0, recommended=recommended).save(folder)
+    assert main(["stories", *here, *TINY, *asked]) == 0
+    report = json.loads(Path("lightning_logs/stories/version_0/stories.json").read_text())
+    assert report["sampling"]["tokens"] == tokens
+
+
 def test_votes_without_a_ballot_are_refused(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["votes", "--key", "key.jsonl"]) == 2
@@ -449,10 +456,7 @@ def test_votes_without_a_ballot_are_refused(tmp_path: Path, monkeypatch, capsys:
 
 
 def test_held_out_groups_without_pairs_are_refused_in_one_sentence(fitted: Fitted, tiny_lm: FrozenLM) -> None:
-    folder, files = fitted
-    data = ContrastData(**files)
-    data.setup("fit")
-    direction = Direction.load(folder / "lightning_logs/probe/version_0/direction")
+    direction, data = opened(*fitted)
     data.rows["test"] = [row for row in data.rows["test"] if row.pair < 0]
     with pytest.raises(ProbeError, match="expected pairs in the test groups, found none"):
         unseen_ground(tiny_lm, direction, data, Sampling(4), "none", 9)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small import opened
 
 from probe.activations import ActivationExtractor
 from probe.cli import main
-from probe.data import ContrastData
 from probe.directions import Direction, random_directions
 from probe.effects import share_of_gap
 from probe.held_out import held_out
@@ -76,17 +76,10 @@ def test_the_share_of_the_gap_is_a_ratio_of_means_with_an_interval_over_groups()
     assert kept == pytest.approx((ours.mean() - rest) / (high.mean() - rest))
 
 
-def opened(fitted: tuple[Path, dict[str, str]]) -> tuple[Direction, ContrastData]:
-    folder, files = fitted
-    data = ContrastData(**files)
-    data.setup("fit")
-    return Direction.load(folder / "lightning_logs/probe/version_0/direction"), data
-
-
 def test_no_group_is_searched_and_judged_nor_scores_its_own_prompts_nor_trained_the_direction(
     fitted: tuple[Path, dict[str, str]], tiny_lm: FrozenLM
 ) -> None:
-    direction, data = opened(fitted)
+    direction, data = opened(*fitted)
     search, test = held_out(tiny_lm, direction, data, Sampling(4), "none", 99, 99)
     group_of = {row.prompt: row.group for rows in data.rows.values() for row in rows if row.pair >= 0}
     searched, judged = ({group_of[p] for p in ground.prompts} for ground in (search, test))
@@ -111,7 +104,7 @@ def test_no_group_is_searched_and_judged_nor_scores_its_own_prompts_nor_trained_
 def test_a_setting_steers_by_its_share_of_the_gap_and_several_layers_share_it_out(
     fitted: tuple[Path, dict[str, str]], tiny_lm: FrozenLM
 ) -> None:
-    direction, data = opened(fitted)
+    direction, data = opened(*fitted)
     ground, _ = held_out(tiny_lm, direction, data, Sampling(8), "none", 3, 3)
     settings = [Setting((0,), 2.0), Setting((2,), 2.0), Setting((0, 1, 2), 2.0)]
     cells, plain = sweep(ground, direction, settings, Budget(extra_nll=1e9, repetition=1e9))

@@ -90,10 +90,11 @@ def run(
         raise ProbeError(
             f"--n_prompts, --n_judged: expected 1 or more, found {min(n_prompts, n_judged)}; leave the judges out instead."
         )
-    writing = Sampling(steering.max_new_tokens, steering.temperature, steering.seed, steering.tokens, rows)
+    writing = Sampling(steering.max_new_tokens, steering.temperature, steering.seed, rows=rows)
     _, found, rows_of, frozen = open_direction(direction, data, lm, other_model)
     how = _how(steering, found)
     found.deltas(how.strength, how.unit, how.layers)  # refuses what cannot be before anything is written
+    writing = replace(writing, tokens=how.tokens)
     ground = unseen_ground(frozen, found, rows_of, writing, steering.witness, n_prompts)
     if adapter:
         frozen.adapter = attach(frozen, Path(adapter), found.provenance["data_fingerprint"])
@@ -130,6 +131,8 @@ def _how(steering: Steering, direction: "Direction") -> "Recommended":
         raise ProbeError(
             f"steering.strength_unit {steering.strength_unit}: expected strengths beside it, found none; say how much."
         )
+    if steering.tokens:
+        how = replace(how, tokens=steering.tokens)
     if steering.strengths:
         how = replace(how, strength=steering.strengths[-1], unit=steering.strength_unit or "gap")
     return how if steering.layer is None else replace(how, layers=as_layers(steering.layer))

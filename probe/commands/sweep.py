@@ -57,7 +57,7 @@ def run(
         raise ProbeError(
             f"--strengths: expected numbers above 0, found {list(strengths)}; the sign is the direction's."
         )
-    how = Sampling(steering.max_new_tokens, steering.temperature, steering.seed, steering.tokens, rows)
+    how = Sampling(steering.max_new_tokens, steering.temperature, steering.seed, steering.tokens or "all", rows)
     folder, found, rows_of, frozen = open_direction(direction, data, lm, other_model)
     unknown = sorted(set(layers or ()) - set(found.layers))
     if unknown:

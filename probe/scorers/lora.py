@@ -78,8 +78,8 @@ class LoRAScorer(Scorer):
         self.chosen_layer = self._layer_of_the_mean_difference()
         self.prepare()
         nn.Module.to(self.lm.model, self.trainer.strategy.root_device)
-        # Past nn.Module's own __setattr__ (the LM is no module here): of it only the adapters enter the module tree, so no
-        # frozen weight can enter a checkpoint, an optimizer or a broadcast.
+        # FrozenLM is no module: of the LM only the adapters enter the module tree, so no frozen weight can enter a
+        # checkpoint, an optimizer or a broadcast.
         self.lm.adapter = adapt(self.lm, self.deepest, self.rank, self.alpha)
         adapters = {name.replace(".", "/"): p for name, p in self.lm.adapter.named_parameters() if p.requires_grad}
         self.adapters = nn.ParameterDict(adapters)
