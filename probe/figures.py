@@ -81,7 +81,7 @@ def steering_curve(
     axis = figure.subplots()
     strengths, estimates = list(curve), list(curve.values())
     told = any(np.isfinite(e.lower) for e in estimates)
-    label = "steered, 95 % interval over prompts" if told else "steered"
+    label = "steered, 95 % interval" if told else "steered"
     axis.plot(strengths, [e.value for e in estimates], marker="o", color=BLUE, label=label)
     axis.fill_between(strengths, [e.lower for e in estimates], [e.upper for e in estimates], color=BLUE, alpha=0.2)
     if band:
