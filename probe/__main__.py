@@ -1,4 +1,4 @@
-"""python -m probe."""
+"""probe, or python -m probe."""
 
 import os
 import sys
@@ -9,4 +9,4 @@ from probe.cli import main
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,14 +1,28 @@
 """A server on loopback that speaks the OpenAI protocol, for the tests of what asks models."""
 
 import json
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+def kept(log: str | Path) -> dict[str, str]:
+    """Question -> reply of a reply log, in the order of writing."""
+    with closing(sqlite3.connect(log)) as replies:
+        return dict(replies.execute("SELECT prompt, reply FROM replies ORDER BY rowid"))
 
 
 class Server(ThreadingHTTPServer):
-    """Answers chat completions with `reply(question)`; `fail(question, n)` may give a status for its n-th asking first."""
+    """Answers chat completions with `reply(question)`; `fail(question, n)` may give a status for its n-th asking first.
+
+    `body(question)` may give bytes to answer instead, and `drip` is a pause in seconds before each byte.
+    """
+
+    daemon_threads = True
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
@@ -17,7 +31,8 @@ class Server(ThreadingHTTPServer):
             "eat the night", "light the hall"
         )
         self.fail: Callable[[str, int], int] = lambda question, n: 0
-        self.pause = 0.0
+        self.body: Callable[[str], bytes | None] = lambda question: None
+        self.pause = self.drip = 0.0
         super().__init__(("127.0.0.1", 0), Handler)
 
     @property
@@ -42,13 +57,16 @@ class Handler(BaseHTTPRequestHandler):
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         answer = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]}
         text = json.dumps({"error": {"message": "busy"}} if status else answer).encode()
+        text = self.server.body(question) or text
         try:
             self.send_response(status or 200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(text)))
             self.send_header("retry-after-ms", "10")
             self.end_headers()
-            self.wfile.write(text)
+            for part in [text] if not self.server.drip else map(bytes, zip(text, strict=True)):
+                time.sleep(self.server.drip)
+                self.wfile.write(part)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the client gave up waiting, as it should
 

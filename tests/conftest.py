@@ -1,7 +1,9 @@
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it: what is printed goes by the width that the code says
 
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,11 +17,27 @@ from tiny import CHAT_TEMPLATE, build_model, build_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from probe.cli import main
-from probe.lm import FrozenLM
-from probe.spec import LMSpec
+from probe.lm.frozen import FrozenLM
+from probe.lm.sources import cache_folder
+from probe.lm.spec import LMSpec
+
+MODELS = cache_folder() / "models"
+"""The user's own, for a real model is converted once; all else that a test remembers is its own."""
+SHARED = tempfile.TemporaryDirectory(prefix="probe-tests-")
+os.environ["PROBE_CACHE"] = SHARED.name
 
 # One thread a worker: the models are tiny, and two workers that share cores would wait for each other.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache folder of one test: what another has read is not remembered here."""
+    cache = tmp_path_factory.mktemp("cache")
+    if MODELS.is_dir():
+        (cache / "models").symlink_to(MODELS)
+    monkeypatch.setenv("PROBE_CACHE", str(cache))
+    return cache
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +95,6 @@ def fitted(
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server
         server.shutdown()

@@ -4,9 +4,9 @@ import json
 import random
 from pathlib import Path
 
-from probe.data import ContrastData
-from probe.directions import Direction
-from probe.storyteller import sample_premise, sample_story
+from probe.data.splits import ContrastData
+from probe.directions.direction import Direction
+from probe.storyteller.storyteller import sample_premise, sample_story
 
 
 def write_sets(folder: Path, n_groups: int = 14) -> dict[str, str]:

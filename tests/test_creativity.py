@@ -1,6 +1,7 @@
 """The written data sets keep their measured quality: nothing but the premise tells the sides, or the levels, apart."""
 
 import json
+import re
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -9,10 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from probe.audit import MARKERS, audit_pairs, words_of
 from probe.cli import main
-from probe.rows import RatedText, TextPair, read_rows
+from probe.data.audit import MARKERS, audit_pairs, words_of
+from probe.data.rows import RatedText, TextPair, read_rows
+from probe.metrics.texts import surface_features
 
 FOLDER = Path(__file__).parents[1] / "data/creativity"
 LEVELS = ("flat", "competent", "inventive")
@@ -23,11 +29,16 @@ def load(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def crossed() -> list[dict[str, Any]]:
+    return load("crossed_validation") + load("crossed_test")
+
+
 def test_there_are_500_pairs_of_100_topics_in_five_folds_that_no_topic_straddles() -> None:
     rows = load("pairs")
     assert len(rows) == len({row["id"] for row in rows}) == 500
     assert len({row["group"] for row in rows}) >= 100
-    assert {tuple(row) for row in rows} == {("id", "creative", "uncreative", "group", "genre", "fold")}
+    fields = ("id", "creative", "uncreative", "group", "genre", "fold")
+    assert {tuple(name for name in row if name != "plain") for row in rows} == {fields}
     assert len({(row["group"], row["fold"]) for row in rows}) == len({row["group"] for row in rows})
     assert Counter(row["fold"] for row in rows) == dict.fromkeys(range(5), 100)
     assert len({row["genre"] for row in rows}) >= 15
@@ -131,3 +142,68 @@ def test_the_data_card_gives_the_measured_figures() -> None:
         means = [np.mean(np.array(values)[level == k]) for k in range(3)]
         assert " | ".join(f"{mean:.2f}" for mean in means) in card, name
     assert not any(set(words_of(row["creative"])) & MARKERS for row in load("pairs"))
+
+
+def test_two_pairs_of_each_topic_have_a_plain_side_on_which_nothing_happens_of_the_same_length() -> None:
+    told = [row for row in load("pairs") if "plain" in row]
+    assert Counter(row["group"] for row in told) == dict.fromkeys({row["group"] for row in load("pairs")}, 2)
+    assert len({row["plain"] for row in told}) == 200
+    longer = [len(row["plain"].split()) - len(row["creative"].split()) for row in told]
+    assert max(map(abs, longer)) <= 3
+    assert abs(np.mean(longer)) < 0.25
+    assert all(words_of(row["plain"])[:3] == words_of(row["creative"])[:3] for row in told)
+
+
+IDEAS, STYLES = ("ordinary", "inventive"), ("plain", "ornate")
+
+
+def test_the_crossed_set_tells_100_topics_in_every_idea_and_style_in_60_to_90_words() -> None:
+    rows = crossed()
+    assert len(rows) == len({row["id"] for row in rows}) == len({row["text"] for row in rows}) == 400
+    cells = Counter((row["group"], row["idea"], row["style"]) for row in rows)
+    assert set(cells.values()) == {1}
+    assert [len({row["group"] for row in load(f"crossed_{split}")}) for split in ("validation", "test")] == [60, 40]
+    assert {(idea, style) for _, idea, style in cells} == {(i, s) for i in IDEAS for s in STYLES}
+    assert {row["id"] for row in rows} == {"-".join(cell) for cell in cells}
+    assert all(60 <= len(re.findall(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*", row["text"])) <= 90 for row in rows)
+
+
+def told_apart(what: str, sides: tuple[str, str], features: Any, seed: int) -> float:
+    """Share of pairs, alike but for `what`, that a logistic regression fitted on other topics puts in the right order."""
+    rows = crossed()
+    texts, y = np.array([row["text"] for row in rows]), np.array([row[what] == sides[1] for row in rows])
+    topic = {
+        group: k for k, group in enumerate(np.random.default_rng(seed).permutation(sorted({r["group"] for r in rows})))
+    }
+    fold = np.array([topic[row["group"]] % 5 for row in rows])
+    score = np.empty(len(rows))
+    for k in range(5):
+        model = make_pipeline(features, LogisticRegression(C=10)).fit(texts[fold != k], y[fold != k])
+        score[fold == k] = model.decision_function(texts[fold == k])
+    other = "style" if what == "idea" else "idea"
+    of = {(row["group"], row[other], row[what]): s for row, s in zip(rows, score, strict=True)}
+    ordered = [of[group, kept, sides[1]] - of[group, kept, sides[0]] for group, kept, side in of if side == sides[1]]
+    return float(np.mean((np.sign(ordered) + 1) / 2))
+
+
+FEATURES = {
+    "seven surface features": lambda: make_pipeline(
+        FunctionTransformer(lambda texts: np.array([surface_features(t) for t in texts])), StandardScaler()
+    ),
+    "length": lambda: make_pipeline(
+        FunctionTransformer(lambda texts: np.array([surface_features(t)[:1] for t in texts])), StandardScaler()
+    ),
+    "words": lambda: TfidfVectorizer(sublinear_tf=True),
+    "characters": lambda: TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True),
+}
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_no_surface_of_the_crossed_set_tells_an_idea_on_topics_that_it_has_not_seen(name: str) -> None:
+    found = [told_apart("idea", IDEAS, FEATURES[name](), seed) for seed in range(3)]
+    assert np.mean(found) <= 0.60, found
+
+
+@pytest.mark.parametrize("name", ["seven surface features", "words", "characters"])
+def test_the_same_surface_tells_its_style_so_the_set_does_hold_the_rival(name: str) -> None:
+    assert told_apart("style", STYLES, FEATURES[name](), 0) >= 0.90

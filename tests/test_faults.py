@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 pytestmark = pytest.mark.faults
+SIDES = {"creative": "uncreative", "response_creative": "response_uncreative"}
+SIDES |= {other: one for one, other in SIDES.items()}
 ROOT = Path(__file__).parent.parent
 
 
@@ -41,7 +43,7 @@ def here(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def start(folder: str, *argv: str) -> subprocess.Popen[bytes]:
     """Starts a quickstart fit in its own process; everything it leaves is named by `folder`."""
-    command = [sys.executable, "-m", "probe", "fit", "--config", "configs/quickstart.yaml", "--steering.n_prompts=0"]
+    command = [sys.executable, "-m", "probe", "fit", "--config", "configs/organism.yaml", "--steering.n_prompts=0"]
     command += [f"--model.init_args.cache_dir={folder}/cache", f"--trainer.logger.init_args.save_dir={folder}"]
     # A shell's background jobs ignore SIGINT and hand that down: a child has to be told that it may be interrupted.
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
@@ -102,6 +104,39 @@ def test_a_probe_killed_while_training_resumes_to_the_same_numbers(here: Path) -
     assert metrics("run", 2)["results"] == metrics("run", 0)["results"]
 
 
+def test_after_a_kill_before_the_first_checkpoint_last_does_not_take_that_of_other_data(here: Path) -> None:
+    finish(start("run"))
+    turned = []
+    for line in Path("data/storyteller/pairs.jsonl").read_text().splitlines():
+        pair = json.loads(line)
+        turned.append(json.dumps(pair | {one: pair[other] for one, other in SIDES.items()}) + "\n")
+    Path("swapped.jsonl").write_text("".join(turned))
+    killed = start("run", "--data.init_args.pairs=swapped.jsonl")
+    wait_for(lambda: Path("run/probe/version_1").exists(), killed)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not list(Path("run/probe/version_1").rglob("*.ckpt"))
+    again = start("run", "--data.init_args.pairs=swapped.jsonl", "--ckpt_path=last")
+    _, err = again.communicate(timeout=300)
+    assert again.returncode == 2
+    assert "another data_fingerprint (found" in err.decode()
+    finish(start("run", "--data.init_args.pairs=swapped.jsonl", "--resume"))
+    version = max(int(path.name[8:]) for path in Path("run/probe").iterdir())
+    assert metrics("run", version)["results"] != metrics("whole")["results"]
+
+
+def test_a_fit_killed_in_its_test_reports_all_when_the_same_command_resumes(here: Path) -> None:
+    command = ("run", "--steering.n_prompts=1", "--steering.max_new_tokens=4", "--resume")
+    killed = start(*command)
+    wait_for(lambda: list(Path("run").rglob("last.ckpt")), killed)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not Path("run/probe/version_0/metrics.json").exists()
+    finish(start(*command))
+    assert metrics("run", 1)["results"] == metrics("whole")["results"]
+    assert metrics("run", 1)["steering"]["epoch"] == 0
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_fit_says_so_by_its_exit_code(here: Path, sent: signal.Signals, code: int) -> None:
     process = start("run", "--model", "LinearProbe", "--trainer.max_epochs=100000")
@@ -115,7 +150,7 @@ def test_the_main_job_needs_no_network(here: Path) -> None:
     # A process without any network interface but a dead loopback.
     if subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode:
         pytest.skip("this machine lets no process give up its network")
-    command = ["unshare", "-rn", sys.executable, "-m", "probe", "fit", "--config", "configs/quickstart.yaml"]
+    command = ["unshare", "-rn", sys.executable, "-m", "probe", "fit", "--config", "configs/organism.yaml"]
     subprocess.run([*command, "--model.init_args.cache_dir=run/cache"], check=True, capture_output=True)
     run = Path("lightning_logs/probe/version_0")
     assert yaml.safe_load((run / "config.yaml").read_text())["lm"]["model"] == "data/storyteller/lm0"
@@ -139,7 +174,11 @@ def test_two_processes_give_the_numbers_of_one(here: Path) -> None:
 
 
 def test_a_killed_comparison_does_no_finished_fit_twice(
-    tmp_path: Path, tiny_lm_folder: Path, small_sets: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    own_cache: Path,
+    tiny_lm_folder: Path,
+    small_sets: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     scorers = "{mean difference: {scorer: MeanDifference}, LoRA: {scorer: LoRAProbe, batch_size: 4}, length: {scorer: Length}}"
@@ -159,10 +198,10 @@ def test_a_killed_comparison_does_no_finished_fit_twice(
         *files,
     ]
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: len(list(Path(".cache/fits").glob("*.safetensors"))) >= 3, killed)
+    wait_for(lambda: len(list((own_cache / "fits").glob("*.safetensors"))) >= 3, killed)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
-    finished = len(list(Path(".cache/fits").glob("*.safetensors")))
+    finished = len(list((own_cache / "fits").glob("*.safetensors")))
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     n_fits = 3 * 2 + 2 + 2  # two halves, and the folds of the prompts, for the one that has a direction
     assert 3 <= finished < n_fits

@@ -17,7 +17,7 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> dict:
         patch.chdir(folder)
         (folder / "data").symlink_to(ROOT / "data")
         assert (
-            main(("fit", "--config", str(ROOT / "configs/quickstart.yaml"), "--trainer.enable_progress_bar=false")) == 0
+            main(("fit", "--config", str(ROOT / "configs/organism.yaml"), "--trainer.enable_progress_bar=false")) == 0
         )
         run = folder / "lightning_logs/probe/version_0"
         return json.loads((run / "metrics.json").read_text()) | {"run": run}

@@ -16,9 +16,9 @@ def test_the_python_example_runs_and_steers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    code, _ = PYTHON
-    exec(compile(code, "README.md", "exec"), {})
-    from probe.storyteller import Oracle
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(code, "docs/python.md", "exec"), {})
+    from probe.storyteller.storyteller import Oracle
 
     assert Oracle().read(capsys.readouterr().out).inventive_share > 0.5
 
@@ -28,7 +28,7 @@ def test_the_scorer_of_ones_own_is_fitted_and_compared_when_the_command_line_adm
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "my_scorers.py").write_text(PYTHON[1])
+    (tmp_path / "my_scorers.py").write_text(*PYTHON)
     data = "".join(f"    {name}: {path}\n" for name, path in small_sets.items() if name != "test_preferences")
     (tmp_path / "mine.yaml").write_text(
         f"lm: {{model: {tiny_lm_folder}}}\nmodel: my_scorers.NearestMean\nsteering: {{n_prompts: 0}}\n"
@@ -40,7 +40,7 @@ def test_the_scorer_of_ones_own_is_fitted_and_compared_when_the_command_line_adm
     assert main(fit) == 2  # not admitted
     capsys.readouterr()
     assert main([*fit, "--plugin", "my_scorers"]) == 0
-    assert "NearestMean read from responses, on test" in " ".join(capsys.readouterr().out.split())
+    assert "NearestMean, span response, on test" in " ".join(capsys.readouterr().out.split())
     compare = ["compare", "--plugin=my_scorers", "--config", "mine.yaml", "--folds", "2", "--resamples", "50"]
     assert main([*compare, "--lms", f"[{{model: {tiny_lm_folder}}}]"]) == 0
     assert "| nearest mean layer" in Path("lightning_logs/compare/version_0/compare.md").read_text()
@@ -55,12 +55,16 @@ def test_every_file_and_config_it_names_is_there() -> None:
 def test_it_has_the_two_commands_and_no_machine_path() -> None:
     commands = [line for line in README.splitlines() if line.startswith("python3 -m venv .venv && ")]
     assert len(commands) == 2
-    assert "python -m probe fit --config configs/quickstart.yaml" in commands[0]
+    assert "python -m probe fit --config quickstart" in commands[0]
     assert commands[1].endswith("-m pytest")
     assert not re.search(r"(?<![\w.])/(work|root|home|tmp)/", README)
 
 
-def test_every_room_in_its_table_is_a_file() -> None:
-    rooms = re.findall(r"^\| .*`(\w+\.py|scorers/)`", README, re.MULTILINE)
-    assert {"hooks.py", "lm.py", "activations.py", "scorers/"} <= set(rooms)
-    assert not [room for room in rooms if not (ROOT / "probe" / room).exists()]
+def test_it_is_short_enough_for_a_newcomer() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+def test_its_table_of_the_house_names_every_folder() -> None:
+    house = README[README.index("## The house") :]
+    folders = {path.name for path in (ROOT / "probe").iterdir() if (path / "__init__.py").is_file()}
+    assert set(re.findall(r"^\| `(\w+)/` \|", house, re.MULTILINE)) == folders

@@ -47,7 +47,46 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "bloom": {"hidden_size": 32, "n_layer": 3, "n_head": 4},
     "mpt": {"d_model": 32, "n_layers": 3, "n_heads": 4, "max_seq_len": 1024},
     "mamba": {"hidden_size": 32, "num_hidden_layers": 3, "state_size": 4},
+    "modernbert-decoder": _PLAIN | {"local_attention": 8, "sep_token_id": 4, "cls_token_id": 1},
 }
+_MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_chunk_size": 8}
+_LINEAR = {"linear_num_value_heads": 4, "linear_num_key_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+_EXPERTS = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 32}
+HYBRIDS: dict[str, dict[str, Any]] = {
+    "jamba": _GROUPED
+    | {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1}
+    | {"num_experts": 2, "use_mamba_kernels": False, "mamba_d_state": 4, "mamba_dt_rank": 4},
+    "recurrent_gemma": _GROUPED | {"lru_width": 32, "attention_window_size": 8, "head_dim": 8},
+    "qwen3_next": _GROUPED
+    | _LINEAR
+    | _EXPERTS
+    | {"head_dim": 8, "shared_expert_intermediate_size": 32}
+    | {"layer_types": ["linear_attention", "full_attention", "linear_attention"]},
+    "olmo_hybrid": _GROUPED | _LINEAR | {"layer_types": ["linear_attention", "full_attention", "linear_attention"]},
+    "bamba": _GROUPED | _MAMBA | {"attn_layer_indices": [1]},
+    "falcon_h1": _GROUPED | _MAMBA | {"mamba_d_ssm": 32, "mamba_n_heads": 4, "head_dim": 8},
+    "granitemoehybrid": _GROUPED
+    | _MAMBA
+    | {"layer_types": ["mamba", "attention", "mamba"], "num_local_experts": 2, "num_experts_per_tok": 1}
+    | {"shared_intermediate_size": 32},
+    "lfm2": _GROUPED | {"layer_types": ["conv", "full_attention", "conv"]},
+    "nemotron_h": _GROUPED
+    | {"layers_block_type": ["mamba", "attention", "mlp"], "head_dim": 8, "mamba_num_heads": 8, "mamba_head_dim": 8}
+    | {"ssm_state_size": 4, "n_groups": 2, "chunk_size": 8},
+}
+"""Their blocks are of several kinds, not all of them with attention."""
+_TEXT = _GROUPED | {"num_hidden_layers": 4, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 4, "vocab_size": 261}
+ODD: dict[str, dict[str, Any]] = {
+    "rwkv": {"hidden_size": 32, "num_hidden_layers": 3, "attention_hidden_size": 32, "context_length": 1024},
+    "gemma3n_text": _GROUPED
+    | {"head_dim": 8, "laurel_rank": 4, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 261}
+    | {"num_kv_shared_layers": 0, "layer_types": ["full_attention"] * 3, "activation_sparsity_pattern": [0.0] * 3},
+    "mllama": {
+        "text_config": _TEXT
+        | {"cross_attention_layers": [1], "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
+    },
+}
+"""Not what they are taken for: padding on the left is seen, blocks give several streams, a block never runs on text."""
 
 
 def build_tokenizer(chat_template: str | None = CHAT_TEMPLATE) -> PreTrainedTokenizerFast:
@@ -70,7 +109,7 @@ def build_model(architecture: str = "llama", seed: int = 0, **overrides: Any) ->
     # Tied embeddings would make a random model repeat its last token, and generation a constant.
     common = {"vocab_size": len(SPECIAL) + 256, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 4}
     common |= {"tie_word_embeddings": False}
-    config = AutoConfig.for_model(architecture, **(common | ARCHITECTURES[architecture] | overrides))
+    config = AutoConfig.for_model(architecture, **(common | (ARCHITECTURES | HYBRIDS | ODD)[architecture] | overrides))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from probe.storyteller import Family, grammar, sample_premise, sample_story
+from probe.storyteller.storyteller import Family, grammar, sample_premise, sample_story
 
 FILLINGS = 5
 N_VALIDATION, N_TEST = 24, 36

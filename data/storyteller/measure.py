@@ -12,9 +12,9 @@ from typing import Any
 
 from rich.progress import track
 
-from probe.lm import FrozenLM
-from probe.spec import LMSpec
-from probe.storyteller import Oracle, grammar, sample_premise
+from probe.lm.frozen import FrozenLM
+from probe.lm.spec import LMSpec
+from probe.storyteller.storyteller import Oracle, grammar, sample_premise
 
 CARD = """---
 license: apache-2.0
@@ -23,7 +23,7 @@ library_name: transformers
 # An embedded storyteller
 
 A Llama-shaped model organism of `probe` ({parameters:,} parameters, {blocks} blocks of width {width}), trained from
-scratch on the grammar of `probe/storyteller.py` with the planted switch between plain and inventive sentences:
+scratch on the grammar of `probe/storyteller/storyteller.py` with the planted switch between plain and inventive sentences:
 
     {command}
 

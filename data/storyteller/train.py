@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from probe.storyteller import Family, Register, Side, grammar, sample_premise, sample_story
+from probe.storyteller.storyteller import Family, Register, Side, grammar, sample_premise, sample_story
 
 SPECIAL = ("<|pad|>", "<|begin|>", "<|user|>", "<|assistant|>", "<|end|>")
 CHAT_TEMPLATE = (

@@ -1,7 +1,8 @@
 """The methods that are compared: a scorer is features of a language model and a head that turns them into scores."""
 
+from probe.scorers.abilities import Compares, HasDirection, HasShift
 from probe.scorers.bag_of_words import BagOfWords
-from probe.scorers.base import Compares, HasDirection, HasShift, Scorer
+from probe.scorers.base import Scorer
 from probe.scorers.frozen import FrozenScorer
 from probe.scorers.lda import LDA
 from probe.scorers.length import Length

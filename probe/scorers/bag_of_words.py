@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from torch import Tensor
 
-from probe.metrics import Floats
-from probe.rows import Passage
+from probe.data.reading import Passage
+from probe.metrics.ranks import Floats
 from probe.scorers.measure import Measure
 
 

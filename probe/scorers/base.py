@@ -1,13 +1,8 @@
 """Scorer: what every method shares: reading the LM once, scoring rows, choosing a column, keeping a lean checkpoint."""
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 import numpy as np
@@ -15,51 +10,25 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from probe.activations import ActivationExtractor, Activations, ActivationStore
-from probe.data import Split, SplitRows
-from probe.directions import Direction
+from probe.activations.extractor import ActivationExtractor
+from probe.activations.pooling import Activations
+from probe.activations.store import ActivationStore
+from probe.data.reading import Passage, Span
+from probe.data.splits import Split, SplitRows
 from probe.errors import ProbeError
-from probe.evaluation import EvaluationSet
-from probe.lm import FrozenLM
-from probe.metrics import Floats, RowScores
-from probe.rows import Passage, Span
-from probe.spec import LMSpec
+from probe.lm.frozen import FrozenLM
+from probe.lm.sources import cached
+from probe.lm.spec import LMSpec
+from probe.metrics.evaluation import EvaluationSet
+from probe.metrics.ranks import Floats, RowScores
+from probe.options.types import FilePath
+from probe.progress import working
+from probe.scorers.checkpoints import Checkpoint, check_epochs, check_shapes, differences, learned_from
+from probe.scorers.precision import keep_float32
+from probe.shown.terminal import Terminal
+from probe.version import library_versions
 
 Kind = Literal["layers", "single", "band"]
-
-
-@runtime_checkable
-class HasDirection(Protocol):
-    """A scorer that can say which way creativity lies in the residual stream."""
-
-    chosen_layer: int
-
-    def direction(self) -> Direction:
-        """The unit direction at every layer."""
-
-
-@runtime_checkable
-class HasShift(Protocol):
-    """A scorer that changes the model, and can say which way it moves the residual stream."""
-
-    chosen_layer: int
-
-    def shift(self, passages: Sequence[Passage]) -> Tensor:
-        """Mean change `[D]` of the pooled state at the layer."""
-
-    def save_pretrained(self, folder: Path) -> Path:
-        """Writes the change as PEFT reads it."""
-
-
-@runtime_checkable
-class Compares(Protocol):
-    """A scorer that judges two texts side by side, not each alone."""
-
-    def prefer(self, one: Sequence[Passage], other: Sequence[Passage]) -> Tensor:
-        """How much `one` is more creative than `other` `[N]`; 0 is a tie."""
-
-    def position_bias(self, one: Sequence[Passage], other: Sequence[Passage]) -> float:
-        """How much the first of two texts is preferred, whichever it is."""
 
 
 class Scorer(L.LightningModule, ABC):
@@ -70,19 +39,24 @@ class Scorer(L.LightningModule, ABC):
 
     Args:
         lm: The language model to read; given once, in the `lm` section of a config.
-        span: Where pairs are read: over the instruction (prompt) or the text that answers it (response).
-        cache_dir: Where activations are remembered between runs; null remembers nothing.
+        span: Where pairs are read: over the instruction (prompt), where the reply to it begins (reply), or over the text
+            that answers it (response).
+        cache_dir: Where activations are remembered between runs; `auto` is the user's cache folder, null remembers nothing.
     """
 
     kind: ClassVar[Kind] = "single"
     """What the columns are: one `layer_k` per block, a single score, or a band of equal rivals."""
+    mixes: ClassVar[bool] = False
+    """Whether the trainer's mixed precision means something here: where the LM itself is trained."""
     wanted_layers: list[int] | None = None
     note = ""
     """What a reader of its numbers must know: that it is not applicable to this model, say."""
     extractor: ActivationExtractor
 
-    def __init__(self, lm: LMSpec, span: Span = "response", cache_dir: str | None = ".cache/activations") -> None:
+    def __init__(self, lm: LMSpec, span: Span = "response", cache_dir: FilePath | None = "auto") -> None:
         super().__init__()
+        # Every argument of every subclass: what is learned depends on it, unless it stands here.
+        self.save_hyperparameters(ignore=["lm", "cache_dir"], logger=False)
         self.lm_spec, self.span, self.cache_dir = lm, span, cache_dir
         self.features: dict[Split, Activations] = {}
         self.scored: dict[Split, Floats] = {}
@@ -92,8 +66,9 @@ class Scorer(L.LightningModule, ABC):
 
     @property
     def data(self) -> SplitRows:
-        """The data module of the run."""
+        """The data module of the run; where a scorer is restored, its rows are read when it first asks for them."""
         data: SplitRows = self.trainer.datamodule  # type: ignore[attr-defined]
+        data.setup("fit")
         return data
 
     @property
@@ -109,17 +84,22 @@ class Scorer(L.LightningModule, ABC):
     # -- reading ------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Loads the LM, unless one was given, and reads every split; what was read before is remembered, on disk too."""
+        """Opens the LM and reads every split; what was read before is remembered, on disk too."""
+        self.open()
         if self.features:
             return
-        if not hasattr(self, "extractor"):
-            store = ActivationStore(Path(self.cache_dir).expanduser(), rank_zero_warn) if self.cache_dir else None
-            self.extractor = ActivationExtractor(FrozenLM.load(self.lm_spec), self.wanted_layers, store)
         waits = self.extractor.store and self.trainer.world_size > 1
         if not self.trainer.is_global_zero and waits:
             self.trainer.strategy.barrier("rank zero reads, the others find it on disk")
-        for split, rows in self.data.rows.items():
-            self.features[split] = self.extractor([row.passage(self.span) for row in rows], progress=True)
+        passages = {split: [row.passage(self.span) for row in rows] for split, rows in self.data.rows.items()}
+        to_read = [self.extractor.to_read(of_split) for of_split in passages.values()]
+        n_texts, n_tokens = (sum(counts) for counts in zip(*to_read, strict=True))
+        if n_texts and self.trainer.is_global_zero:
+            n = sum(map(len, passages.values()))
+            known = f"; {n - n_texts:,} more are remembered, or stand there twice" if n > n_texts else ""
+            Terminal().print(f"{self.lm_spec.model} has {n_texts:,} texts to read, {n_tokens:,} tokens{known}.")
+        with working("reading", n_tokens, "tokens") as advance:
+            self.features = {split: self.extractor(of_split, advance) for split, of_split in passages.items()}
         if self.trainer.is_global_zero and waits:
             self.trainer.strategy.barrier("rank zero reads, the others find it on disk")
         if self.extractor.reads.truncated:
@@ -128,6 +108,13 @@ class Scorer(L.LightningModule, ABC):
         self.build()
         if not any(p.requires_grad for p in self.parameters()):
             self.clock = torch.nn.Parameter(torch.zeros(()))  # Lightning counts steps of an optimizer, which needs one
+
+    def open(self) -> None:
+        """Loads the LM, unless one was given; from here on `identity` is known."""
+        keep_float32(self.trainer, self.mixes)
+        if not hasattr(self, "extractor"):
+            store = ActivationStore(cached(self.cache_dir, "activations"), rank_zero_warn) if self.cache_dir else None
+            self.extractor = ActivationExtractor(FrozenLM.load(self.lm_spec), self.wanted_layers, store)
 
     @abstractmethod
     def build(self) -> None:
@@ -140,6 +127,10 @@ class Scorer(L.LightningModule, ABC):
     def score_rows(self, split: Split, rows: Tensor) -> Tensor:
         """Scores `[B, C]` of the rows `[B]` of a split."""
         return self.score([self.data.rows[split][row].passage(self.span) for row in rows.tolist()])
+
+    def forget(self) -> None:
+        """Remembers no text that was read so far, nor any from here on: there may be millions."""
+        self.extractor = ActivationExtractor(self.lm, self.extractor.layers)
 
     def release(self) -> None:
         """Gives the LM back as it was; called when the scorer is no longer needed."""
@@ -180,11 +171,12 @@ class Scorer(L.LightningModule, ABC):
     def on_validation_epoch_end(self) -> None:
         """Chooses a column on validation."""
         if self.trainer.sanity_checking:
+            self._collected.reset()  # scores of what has learned nothing yet
             return
         self._gather("validation")
-        judge = EvaluationSet(self.data.rows["validation"])
-        self.chosen = self.choose(judge)
-        self.log("val/spearman", float(judge.spearman(self.scored["validation"][:, self.columns.index(self.chosen)])))
+        truth = EvaluationSet(self.data.rows["validation"])
+        self.chosen = self.choose(truth)
+        self.log("val/spearman", float(truth.spearman(self.scored["validation"][:, self.columns.index(self.chosen)])))
 
     def on_test_epoch_end(self) -> None:
         """Keeps the scores of the test; the column was chosen before."""
@@ -195,9 +187,9 @@ class Scorer(L.LightningModule, ABC):
         self._collected.reset()
         assert (rows == np.arange(len(self.data.rows[split]))).all(), "every row is scored once"
 
-    def choose(self, judge: EvaluationSet) -> str:
+    def choose(self, truth: EvaluationSet) -> str:
         """The column to use: the one that ranks validation best."""
-        return self.columns[int(np.nan_to_num(judge.spearman(self.scored["validation"]), nan=-1.0).argmax())]
+        return self.columns[int(np.nan_to_num(truth.spearman(self.scored["validation"]), nan=-1.0).argmax())]
 
     # -- remembering --------------------------------------------------------------------------------------------
 
@@ -206,20 +198,40 @@ class Scorer(L.LightningModule, ABC):
         checkpoint["scorer"] = self.identity() | {"chosen": self.chosen}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the chosen column back; refuses a checkpoint of another method, reading or model."""
-        theirs = dict(checkpoint.get("scorer", {}))
-        chosen = str(theirs.pop("chosen", ""))
-        if theirs != self.identity():
-            differing = [k for k, v in self.identity().items() if theirs.get(k) != v]
+        """Takes the chosen column back; refuses a checkpoint of another method, setting, model or data."""
+        theirs = dict(checkpoint["scorer"])
+        chosen, fits = str(theirs.pop("chosen", "")), self.trainer.state.fn == "fit"
+        if reason := differences(theirs, self.identity()):
+            raise ProbeError(f"the checkpoint was made with {reason}; use the config of its run folder.")
+        check_shapes(checkpoint["state_dict"], self.state_dict())
+        if chosen not in self.columns and (chosen or not fits):
             raise ProbeError(
-                f"the checkpoint was made with another {', '.join(differing)} (found {[theirs.get(k) for k in differing]}, "
-                f"the config says {[self.identity()[k] for k in differing]}); use the config of its run folder."
+                f"the checkpoint has chosen the column {chosen!r}, expected one of {', '.join(self.columns)}; name another one."
             )
+        if fits:
+            check_epochs(checkpoint, self.trainer.max_epochs)
         self.chosen = chosen
 
     def identity(self) -> dict[str, Any]:
-        """What has to agree before weights may be loaded."""
-        return {"method": type(self).__name__, "span": self.span, "lm_fingerprint": self.lm.fingerprint}
+        """What has to agree before weights may be loaded: method, settings, what was read and how, and what was learned from.
+
+        Test rows are no part of it: a checkpoint may be judged on any.
+        """
+        return self.settings() | learned_from(self.data)
+
+    def settings(self) -> dict[str, Any]:
+        """What the score of any text depends on beside the weights: method, settings, the LM and how it reads."""
+        return {
+            "method": type(self).__name__,
+            **self.hparams,
+            "lm_fingerprint": self.lm.fingerprint,
+            "lm_dtype": str(self.lm.model.dtype).removeprefix("torch."),
+            **self.lm.reading,
+        }
+
+    def learned(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+        """The weights that score, of a checkpoint that may hold others to go on from."""
+        return dict(checkpoint["state_dict"])
 
     def provenance(self) -> dict[str, Any]:
         """Where this scorer comes from, for everything it saves."""
@@ -227,22 +239,9 @@ class Scorer(L.LightningModule, ABC):
         return {
             **self.identity(),
             "lm": self.lm_spec.model,
-            "lm_system": self.lm_spec.system,
-            "lm_dtype": str(self.lm.model.dtype).removeprefix("torch."),
-            "template_hash": self.lm.template_hash,
-            "data_fingerprint": fingerprint([asdict(pair) for pair in pairs]),
+            "concept": self.data.concept,
             "n_pairs": len(pairs),
             "n_groups": len({pair.group for pair in pairs}),
             "seed": self.data.seed,
             "versions": library_versions(),
         }
-
-
-def fingerprint(value: Any) -> str:
-    """sha256 of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries a result depends on."""
-    return {name: version(name) for name in ("probe", "torch", "transformers", "peft", "lightning", "safetensors")}

@@ -1,13 +1,16 @@
 """What the scorers with a direction share: class sums that are streamed beside the training, and the saved direction."""
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from probe.activations import Activations
-from probe.directions import ClassSums, Direction
-from probe.evaluation import EvaluationSet, choose_layer
+from probe.activations.pooling import Activations
+from probe.directions.direction import ClassSums, Direction
+from probe.metrics.evaluation import EvaluationSet, nearest_to, tied_layers
 from probe.scorers.frozen import FrozenScorer
 
 
@@ -21,11 +24,15 @@ class DirectionalScorer(FrozenScorer):
     """`[2, L, D]` class means of the pooled unit states."""
     residual_norm: Tensor
     """`[L]`"""
+    tied: Sequence[int] = ()
+    """The chosen layer, and those that validation does not tell from it, from the middle of the model outwards."""
+    steering_found: Mapping[str, Any] = MappingProxyType({})
+    """What a look at steered texts found: the dose, and how to steer; it is saved with the direction."""
 
     @property
     def chosen_layer(self) -> int:
-        """The block chosen on validation; -1 before."""
-        return int(self.chosen.removeprefix("layer_") or -1)
+        """The block chosen on validation."""
+        return self.extractor.layers[self.columns.index(self.chosen)]
 
     def build(self) -> None:
         """Makes the weight and the buffers that hold the class means."""
@@ -65,6 +72,16 @@ class DirectionalScorer(FrozenScorer):
         self.residual_norm.copy_(norm)
         self.unit_means.copy_(self._unit_sums.compute()[0])
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the layers that tie, too: a run that goes on after its last epoch steers at the same ones."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["tied_layers"] = list(self.tied)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes them back."""
+        super().on_load_checkpoint(checkpoint)
+        self.tied = checkpoint.get("tied_layers", ())
+
     @abstractmethod
     def unit_vectors(self) -> Tensor:
         """The direction of each layer `[L, D]`, unit norm, in the residual stream's own coordinates."""
@@ -81,15 +98,13 @@ class DirectionalScorer(FrozenScorer):
             residual_norm=self.residual_norm.cpu(),
             score_midpoint=scores.mean(0),
             score_gap=scores[1] - scores[0],
-            chosen=self.chosen_layer if self.chosen_layer >= 0 else None,
-            provenance=self.provenance(),
+            chosen=self.chosen_layer if self.chosen else None,
+            provenance=self.provenance() | dict(self.steering_found),
         )
 
-    def choose(self, judge: EvaluationSet) -> str:
-        """The layer with the best Spearman; of those within one standard error, the one with the largest relative gap."""
-        direction = self.direction()
-        gaps = direction.residual_gap / direction.residual_norm
+    def choose(self, truth: EvaluationSet) -> str:
+        """The layer with the best Spearman on validation; of those within one standard error, the one nearest the middle."""
         columns = dict(zip(self.extractor.layers, self.scored["validation"].T, strict=True))
-        layer = choose_layer(judge.spearman_of(columns), dict(zip(columns, gaps.tolist(), strict=True)))
-        self.log("val/chosen_layer", float(layer))
-        return f"layer_{layer}"
+        self.tied = nearest_to((self.lm.n_layers - 1) / 2, tied_layers(truth.spearman_of(columns)))
+        self.log("val/chosen_layer", float(self.tied[0]))
+        return f"layer_{self.tied[0]}"

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from probe.activations import Activations
-from probe.data import Split
-from probe.rows import Passage, Pooling, Span
+from probe.activations.pooling import Activations
+from probe.data.reading import Passage, Pooling, Span
+from probe.data.splits import Split
+from probe.lm.spec import LMSpec
+from probe.options.types import FilePath, NonNegativeInt
 from probe.scorers.base import Kind, Scorer
-from probe.spec import LMSpec
 
 
 class FrozenScorer(Scorer):
@@ -19,10 +20,11 @@ class FrozenScorer(Scorer):
 
     Args:
         lm: The language model to read; given once, in the `lm` section of a config.
-        span: Where pairs are read: over the instruction (prompt) or the text that answers it (response).
+        span: Where pairs are read: over the instruction (prompt), where the reply to it begins (reply), or over the text
+            that answers it (response).
         pooling: How a text's states become one vector to learn from.
         layers: Blocks to read, 0-based; all by default.
-        cache_dir: Where activations are remembered between runs; null remembers nothing.
+        cache_dir: Where activations are remembered between runs; `auto` is the user's cache folder, null remembers nothing.
     """
 
     kind: ClassVar[Kind] = "layers"
@@ -32,8 +34,8 @@ class FrozenScorer(Scorer):
         lm: LMSpec,
         span: Span = "response",
         pooling: Pooling = "mean",
-        layers: list[int] | None = None,
-        cache_dir: str | None = ".cache/activations",
+        layers: list[NonNegativeInt] | None = None,
+        cache_dir: FilePath | None = "auto",
     ) -> None:
         super().__init__(lm, span, cache_dir)
         self.pooling, self.wanted_layers = pooling, layers
@@ -56,6 +58,6 @@ class FrozenScorer(Scorer):
         """Scores `[B, C]` of the rows `[B]` of a split, from what was read in `setup`."""
         return self.score_activations(self.features[split][rows])
 
-    def identity(self) -> dict[str, Any]:
-        """What has to agree before weights may be loaded."""
-        return super().identity() | {"pooling": self.pooling, "layers": list(self.extractor.layers)}
+    def settings(self) -> dict[str, Any]:
+        """As every scorer's; all layers are the same as null."""
+        return super().settings() | {"layers": list(self.extractor.layers)}

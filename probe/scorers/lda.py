@@ -4,8 +4,8 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
-from probe.activations import Activations
-from probe.metrics import to_numpy
+from probe.activations.pooling import Activations
+from probe.metrics.ranks import to_numpy
 from probe.scorers.directional import DirectionalScorer
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from probe.rows import Passage
+from probe.data.reading import Passage
 from probe.scorers.measure import Measure
 
 

@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probe.activations import Activations
+from probe.activations.pooling import Activations
 from probe.errors import ProbeError
+from probe.lm.spec import LMSpec
+from probe.options.types import PositiveFloat, PositiveInt
 from probe.scorers.directional import DirectionalScorer
-from probe.spec import LMSpec
 
 
 class LinearProbe(DirectionalScorer):
@@ -27,7 +28,7 @@ class LinearProbe(DirectionalScorer):
     centre: Tensor
     scale: Tensor
 
-    def __init__(self, lm: LMSpec, *, C: float = 1.0, iterations: int = 20, **reading: Any) -> None:  # noqa: N803
+    def __init__(self, lm: LMSpec, *, C: PositiveFloat = 1.0, iterations: PositiveInt = 20, **reading: Any) -> None:  # noqa: N803
         super().__init__(lm, **reading)
         self.C, self.iterations = C, iterations
 

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from probe.activations import POOLINGS
+from probe.activations.pooling import POOLINGS
+from probe.data.reading import Passage
 from probe.files import atomic_write
-from probe.rows import Passage
 from probe.scorers.lora import LoRAScorer
 
 

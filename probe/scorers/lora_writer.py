@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from probe.data.reading import Passage
 from probe.errors import ProbeError
-from probe.rows import Passage
+from probe.progress import working
 from probe.scorers.lora import LoRAScorer
 
 
@@ -35,7 +36,7 @@ class LoRAWriter(LoRAScorer):
     def prepare(self) -> None:
         """Tokenises the stories."""
         rows = self.data.rows["train"]
-        stories = {row.pair: row.passage("response").response for row in rows if row.truth == 1}
+        stories = {row.pair: row.passage("response").response for row in rows if row.side == "creative"}
         self._encoded = self.lm.encode([Passage(row.prompt, stories[row.pair]) for row in rows])
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
@@ -50,6 +51,7 @@ class LoRAWriter(LoRAScorer):
     def score(self, passages: Sequence[Passage]) -> Tensor:
         """Nats per token `[N, 1]` by which the writer finds a text more likely than the frozen LM does."""
         self.to(self.lm.device)  # Lightning leaves its modules on the CPU when a run ends
-        own = self.lm.nll(passages)
-        with self.lm.adapted(0):
-            return (self.lm.nll(passages) - own)[:, None]
+        with working("scoring", 2 * len(passages), "texts") as advance:
+            own = self.lm.nll(passages, advance=advance)
+            with self.lm.adapted(0):
+                return (self.lm.nll(passages, advance=advance) - own)[:, None]

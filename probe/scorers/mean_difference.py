@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from probe.activations import Activations
-from probe.directions import cosine_scores, mean_difference
+from probe.activations.pooling import Activations
+from probe.directions.direction import cosine_scores, mean_difference
 from probe.scorers.directional import DirectionalScorer
 
 

@@ -2,19 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from probe.activations import ActivationExtractor
-from probe.metrics import auroc, to_numpy
-from probe.rows import Passage
+from probe.data.reading import Passage
+from probe.metrics.ranks import auroc, to_numpy
 from probe.scorers.base import Scorer
-
-_REMEMBERED: WeakKeyDictionary[ActivationExtractor, dict[Hashable, Any]] = WeakKeyDictionary()
-"""By extractor, which stands for one unchanged model: the folds of a cross-fitting share it and ask for the same texts."""
 
 Asked = TypeVar("Asked", bound=Hashable)
 
@@ -33,8 +28,11 @@ class Measure(Scorer):
         """The number `[N]` of each text."""
 
     def remembered(self, what: Hashable, asked: Sequence[Asked], read: Callable[[list[Asked]], Tensor]) -> Tensor:
-        """`read(asked)` `[N, ...]`, but what was asked for before, under the same name and extractor, is not read again."""
-        known = _REMEMBERED.setdefault(self.extractor, {})
+        """`read(asked)` `[N, ...]`, but what was asked for before, under the same name and extractor, is not read again.
+
+        The extractor stands for one unchanged model: the folds of a cross-fitting share it and ask for the same texts.
+        """
+        known = self.extractor.answers
         new = [one for one in dict.fromkeys(asked) if (what, one) not in known]
         if new:
             known.update(zip(((what, one) for one in new), read(new).tolist(), strict=True))

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from probe.activations import Activations
-from probe.directions import cosine_scores
+from probe.activations.pooling import Activations
+from probe.data.reading import pairs
+from probe.directions.direction import cosine_scores
 from probe.scorers.directional import DirectionalScorer
 
 
@@ -32,7 +33,8 @@ class PCA(DirectionalScorer):
         """Finds the axis at every layer."""
         super().finish_epoch()
         h = self.features["train"].pooled(self.pooling).double()
-        self.weight.data.copy_(principal_axes(h[::2] - h[1::2]))  # a pair's sides follow one another
+        creative, uncreative = pairs(self.data.rows["train"]).T
+        self.weight.data.copy_(principal_axes(h[creative] - h[uncreative]))
 
     def unit_vectors(self) -> Tensor:
         """The axis."""

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from probe.rows import Passage
+from probe.data.reading import Passage
+from probe.progress import working
 from probe.scorers.measure import Measure
 
 
@@ -13,4 +14,8 @@ class Perplexity(Measure):
 
     def measure(self, passages: Sequence[Passage]) -> Tensor:
         """Nats per token `[N]` of each text's span."""
-        return self.remembered("nll", passages, self.lm.nll)
+        return self.remembered("nll", passages, self._read)
+
+    def _read(self, passages: Sequence[Passage]) -> Tensor:
+        with working("measuring", len(passages), "texts") as advance:
+            return self.lm.nll(passages, advance=advance)

@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probe.activations import Activations
-from probe.directions import random_directions
-from probe.evaluation import EvaluationSet
-from probe.metrics import to_numpy
+from probe.activations.pooling import Activations
+from probe.directions.direction import random_directions
+from probe.lm.spec import LMSpec
+from probe.metrics.evaluation import EvaluationSet
+from probe.metrics.ranks import to_numpy
+from probe.options.types import PositiveInt, Seed
 from probe.scorers.frozen import FrozenScorer
-from probe.spec import LMSpec
 
 
 class RandomDirections(FrozenScorer):
@@ -30,7 +31,7 @@ class RandomDirections(FrozenScorer):
     layer_of: Tensor
     """`[R]` index of each direction's layer."""
 
-    def __init__(self, lm: LMSpec, *, count: int = 200, seed: int = 0, **reading: Any) -> None:
+    def __init__(self, lm: LMSpec, *, count: PositiveInt = 200, seed: Seed = 0, **reading: Any) -> None:
         super().__init__(lm, **reading)
         self.count, self.seed = count, seed
 
@@ -45,10 +46,10 @@ class RandomDirections(FrozenScorer):
         self.register_buffer("vectors", drawn)
         self.register_buffer("layer_of", torch.zeros(self.count, dtype=torch.long))
 
-    def choose(self, judge: EvaluationSet) -> str:
+    def choose(self, truth: EvaluationSet) -> str:
         """Gives each direction its layer and sign; the column shown alone is the median one."""
         unit_mean = self.features["validation"].unit_mean
-        rho = np.nan_to_num(judge.spearman(to_numpy(torch.einsum("nld,rld->nlr", unit_mean, self.vectors.cpu()))))
+        rho = np.nan_to_num(truth.spearman(to_numpy(torch.einsum("nld,rld->nlr", unit_mean, self.vectors.cpu()))))
         layer = np.abs(rho).argmax(0)
         best = rho[layer, np.arange(self.count)]
         self.layer_of.copy_(torch.as_tensor(layer))

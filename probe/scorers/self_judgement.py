@@ -8,9 +8,12 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from probe.rows import Passage, Span
+from probe.data.reading import Passage, Span, pairs
+from probe.data.splits import SplitRows
+from probe.lm.spec import LMSpec
+from probe.options.types import FilePath
+from probe.progress import working
 from probe.scorers.measure import Measure
-from probe.spec import LMSpec
 
 
 class Question(NamedTuple):
@@ -38,21 +41,30 @@ class SelfJudgement(Measure):
     Args:
         lm: The language model to ask; given once, in the `lm` section of a config.
         span: Where pairs are read: the instruction (prompt) or the text that answers it (response) is judged.
-        cache_dir: Where activations are remembered between runs; null remembers nothing.
-        concept: What the model is asked for, an adjective.
+        cache_dir: Where activations are remembered between runs; `auto` is the user's cache folder, null remembers nothing.
+        concept: What the model is asked for, an adjective; by default what the data are about, as `--concept` says.
     """
 
     def __init__(
         self,
         lm: LMSpec,
         span: Span = "response",
-        cache_dir: str | None = ".cache/activations",
-        concept: str = "creative",
+        cache_dir: FilePath | None = "auto",
+        concept: str | None = None,
     ) -> None:
         super().__init__(lm, span, cache_dir)
-        self.concept = concept
+        self._concept = concept
         self.mass: dict[Question, float] = {}
         """Mean probability of the two answers together, over a sample of the training texts."""
+
+    @property
+    def concept(self) -> str:
+        """What the model is asked for."""
+        return self._concept or (self.data.concept if self._trainer else SplitRows.concept)
+
+    def identity(self) -> dict[str, Any]:
+        """As every scorer's, and the concept by its name."""
+        return super().identity() | {"concept": self.concept}
 
     def measure(self, passages: Sequence[Passage]) -> Tensor:
         """Log-odds `[N]` that the reply is Yes."""
@@ -66,10 +78,6 @@ class SelfJudgement(Measure):
     def position_bias(self, one: Sequence[Passage], other: Sequence[Passage]) -> float:
         """Mean log-odds, over texts and both orders, that the text shown first is named."""
         return float(torch.cat(self._in_both_orders(one, other)).mean())
-
-    def identity(self) -> dict[str, Any]:
-        """What has to agree before weights may be loaded."""
-        return super().identity() | {"concept": self.concept}
 
     def _in_both_orders(self, one: Sequence[Passage], other: Sequence[Passage]) -> tuple[Tensor, Tensor]:
         """Log-odds `[N]` that text A is named, where A is `one` and where A is `other`."""
@@ -95,12 +103,13 @@ class SelfJudgement(Measure):
         return self.mass[question] >= LEAST_MASS
 
     def _sample(self, question: Question) -> list[tuple[str, ...]]:
-        texts = [row.passage(self.span).pooled for row in self.data.rows["train"]]
-        pairs = list(zip(texts[::2], texts[1::2], strict=True))
-        pairs = pairs[:: -(-len(pairs) // PAIRS_SAMPLED)]
+        rows = self.data.rows["train"]
+        texts = [row.passage(self.span).pooled for row in rows]
+        both = [(texts[i], texts[j]) for i, j in pairs(rows)]
+        both = both[:: -(-len(both) // PAIRS_SAMPLED)]
         if question is CREATIVE:
-            return [(text,) for pair in pairs for text in pair]
-        return [*pairs, *(pair[::-1] for pair in pairs)]
+            return [(text,) for pair in both for text in pair]
+        return [*both, *(pair[::-1] for pair in both)]
 
     def _logprobs(self, question: Question, texts: Sequence[tuple[str, ...]]) -> Tensor:
         """Log-probability `[N, 2]` of each answer."""
@@ -114,4 +123,5 @@ class SelfJudgement(Measure):
             rank_zero_warn(
                 f"in {cut} questions a text was cut, to fit into {self.lm.max_tokens} tokens; --strict refuses instead."
             )
-        return self.lm.reply_logprobs(encoded, self.lm.reply_starts(*question.answers))
+        with working("asking about", len(encoded), "texts") as advance:
+            return self.lm.reply_logprobs(encoded, self.lm.reply_starts(*question.answers), advance)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from probe.rows import Passage
+from probe.data.reading import Passage
+from probe.metrics.texts import type_token_ratio
 from probe.scorers.measure import Measure
-from probe.textstats import type_token_ratio
 
 
 class TypeTokenRatio(Measure):

@@ -1,0 +1,1 @@
+"""The residual stream, read once and pooled three ways."""

@@ -1,0 +1,1 @@
+"""Directions in the residual stream: found, saved, and how steady they are."""

@@ -1,0 +1,1 @@
+"""Scores to numbers, and what a number is worth."""

@@ -1,0 +1,1 @@
+"""Every number has its range, and a config is data."""

@@ -1,0 +1,1 @@
+"""What a run left, used again: its scorer, its direction, what it found."""

@@ -1,0 +1,1 @@
+"""Shown text is text: the one terminal, and what is escaped for it, for Markdown and for spreadsheets."""

@@ -1,0 +1,1 @@
+"""Steered texts: who writes them, on which ground, and what steering did."""

@@ -1,0 +1,1 @@
+"""What a person does: one room for each verb, and none leans on another."""

@@ -1,0 +1,102 @@
+"""Score sheets: all contestants' cross-fitted scores of one test set, and the metrics of each."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probe.data.reading import pairs
+from probe.metrics.bootstrap import Estimate, group_bootstrap, paired_differences, within_folds
+from probe.metrics.metric import METRICS, Metric, judged_by, metric_named
+from probe.metrics.ranks import Floats, to_numpy
+from probe.verbs.compare.crossfit import CrossFit
+from probe.verbs.compare.tournament import Fit
+
+
+class Sheet:
+    """All scores of one test set, a column `[N]` per contestant; folds are never ranked against one another.
+
+    Args:
+        crossfit: What was judged when.
+        test: Name of the test set.
+        fits: Contestant -> its fits, fold by fold.
+        lengths: Token count `[N]` of each row.
+    """
+
+    def __init__(self, crossfit: CrossFit, test: str, fits: Mapping[str, Sequence[Fit]], lengths: Floats) -> None:
+        self.rows = crossfit.tests[test].rows
+        self.names, self.lengths, self.fold = list(fits), lengths, crossfit.fold(test)
+        self.scores = np.stack([chosen_scores(crossfit, test, f) for f in fits.values()], axis=1)
+        # A contestant without a number somewhere has none at all: fewer folds would be another, easier test.
+        self.scores[:, ~np.isfinite(self.scores).all(0)] = np.nan
+        self.n_folds = len(np.unique(self.fold))
+        first, second = pairs(self.rows).T
+        margins = self.scores[first] - self.scores[second]
+        for column, contestant in enumerate(fits.values()):
+            if f"preferred/{test}" in contestant[0].tensors:
+                margins[:, column] = _gather(crossfit, test, contestant, "preferred", self.fold[first])
+        self.over = judged_by(self.rows, self.scores, lengths, margins)
+
+    def statistic(self, metric: Metric, less: str | None = None) -> tuple[Callable[[Floats], Floats], list[str]]:
+        """A metric as a statistic of weights, folds apart, and the groups of what it counts.
+
+        With `less`, its difference to that contestant in each fold: a fold in which either has no number counts for neither.
+        """
+        judged, column = self.over[metric.over], self.names.index(less) if less else 0
+
+        def of_fold(kept: NDArray[np.intp], weights: Floats) -> Floats:
+            values = metric.of(judged[kept], weights)
+            return values - values[:, [column]] if less else values
+
+        return within_folds(of_fold, self.fold[judged.rows]), [self.rows[i].group for i in judged.rows]
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics that this test set has."""
+        return [metric for metric in METRICS if metric.over in self.over]
+
+    def estimates(self, n_resamples: int, metrics: Sequence[str] | None = None) -> dict[str, dict[str, Estimate]]:
+        """Metric -> contestant -> estimate; all metrics by default."""
+        wanted = self.metrics if metrics is None else map(metric_named, metrics)
+        found = {m.name: group_bootstrap(*self.statistic(m), n_resamples, n_folds=self.n_folds) for m in wanted}
+        return {metric: dict(zip(self.names, estimates, strict=True)) for metric, estimates in found.items()}
+
+    def differences(self, metric: str, reference: str, n_resamples: int) -> dict[str, tuple[Estimate, float]]:
+        """Contestant -> its metric less the reference's, and the p of no difference."""
+        found = paired_differences(*self.statistic(metric_named(metric), reference), n_resamples, n_folds=self.n_folds)
+        return {name: x for name, x in zip(self.names, found, strict=True) if name != reference}
+
+
+def chosen_scores(crossfit: CrossFit, test: str, fits: Sequence[Fit]) -> Floats:
+    """Scores `[N]` of the column that each fold's fit chose."""
+    return _gather(crossfit, test, fits, "scores", crossfit.fold(test))
+
+
+def _gather(crossfit: CrossFit, test: str, fits: Sequence[Fit], what: str, fold: NDArray[np.intp]) -> Floats:
+    found = np.full(len(fold), np.nan)
+    for k, fit in enumerate(fits):
+        if f"{what}/{test}" in fit.tensors:
+            values = to_numpy(fit.tensors[f"{what}/{test}"])
+            found[fold == k] = (
+                values if values.ndim == 1 else values[:, fit.facts["columns"].index(fit.facts["chosen"])]
+            )
+    return found
+
+
+def band_estimates(crossfit: CrossFit, test: str, fits: Sequence[Fit], lengths: Floats) -> dict[str, Estimate]:
+    """Median, 5th and 95th percentile over the directions of a band."""
+    columns = {f"{i}": [only(fit, i) for fit in fits] for i in range(len(fits[0].facts["columns"]))}
+    sheet = Sheet(crossfit, test, columns, lengths)
+    found = {}
+    for metric in sheet.metrics:
+        statistic, groups = sheet.statistic(metric)
+        values = statistic(np.ones((1, len(groups))))[0]
+        low, median, high = np.nanpercentile(values, [5, 50, 95])
+        found[metric.name] = Estimate(float(median), float(low), float(high), len(groups), len(set(groups)))
+    return found
+
+
+def only(fit: Fit, column: int) -> Fit:
+    """A fit as if it had chosen that column."""
+    name = fit.facts["columns"][column]
+    return Fit(fit.tensors, fit.facts | {"chosen": name})

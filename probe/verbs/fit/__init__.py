@@ -1,0 +1,1 @@
+"""The main job's figures and report."""

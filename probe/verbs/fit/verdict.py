@@ -1,0 +1,115 @@
+"""The verdict in words: first what a newcomer needs, then what the figures say."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from probe.data.concept import less
+from probe.metrics.bootstrap import FEW_GROUPS, Estimate
+from probe.metrics.evaluation import EvaluationSet
+from probe.scorers.base import Scorer
+from probe.scorers.judging import CONTROLS, Judge, Judgement
+
+
+def verdict(scorer: Scorer, judgement: Judgement) -> str:
+    """Says in a few plain sentences what was found on texts that nothing was learned from, and what that does not show."""
+    rho = judgement.evaluation.estimates["spearman"][scorer.chosen]
+    if np.isnan(rho.value):
+        return f"Verdict: it ranks nothing here{': ' + scorer.note if scorer.note else ''}."
+    concept, p95, most = scorer.data.concept, judgement.band_95[1], ceiling(scorer)
+    better = {control.replace("_", " "): judgement.margins[control].lower > 0 for control in CONTROLS}
+    better["random directions"] = rho.lower > p95
+    beaten, unbeaten = ([name for name, is_so in better.items() if is_so is found] for found in (True, False))
+    what = "the score" if scorer.kind == "single" else scorer.chosen.replace("_", " ")
+    scale = (
+        "0 is chance, 1 is perfect"
+        if most > 0.995
+        else f"0 is chance, {most:.2f} is the most that any score can reach here"
+    )
+    lines = [
+        f"Verdict: {what} {'tells' if rho.lower > 0 else 'is NOT shown to tell'} {concept} texts from {less(concept)} ones, on "
+        f"{rho.n_groups} topics that it never saw (Spearman {rho.value:.2f} with the truth; {scale})."
+    ]
+    if beaten:
+        lines.append(f"It beats {_listed(beaten)}.")
+    if unbeaten:
+        lines.append(f"It does NOT clearly beat {_listed(unbeaten)}: what it reads may be no more than that.")
+    lines.append(
+        f"It does not show that the direction causes anything, nor that a person would call these texts {concept}: for that look "
+        "at the steered texts, and at ratings by people."
+    )
+    return " ".join(lines)
+
+
+def ceiling(scorer: Scorer) -> float:
+    """The Spearman of a score that orders the test texts perfectly; below 1 where the truth ties and the score does not."""
+    return EvaluationSet(scorer.data.rows["test"]).ceiling
+
+
+def figures(scorer: Scorer, judge: Judge) -> Iterator[str]:
+    """What the figures of the test say beside the table, a line each."""
+    judgement = judge.judgements["test"]
+    estimates = {metric: columns[scorer.chosen] for metric, columns in judgement.evaluation.estimates.items()}
+    rho = estimates["spearman"]
+    if "validation" in judge.judgements and scorer.kind == "layers":
+        yield from _ties(judge.judgements["validation"].evaluation.estimates["spearman"], scorer)
+    if np.isnan(rho.value):
+        return
+    for control in CONTROLS:
+        margin = judgement.margins[control]
+        name = control.replace("_", " ")
+        yield (
+            f"Spearman less that of {name}: {margin}."
+            if np.isfinite(margin.value)
+            else f"It cannot be compared with {name}, which ranks nothing here."
+        )
+    low, high = estimates["spearman_low"], estimates["spearman_high"]
+    if np.isfinite(low.value):
+        yield f"Within the lower and the upper half of the truth: {low} and {high}."
+    if judgement.people:
+        agreement = judgement.people.agreement
+        yield (
+            f"{agreement.n_raters} raters agree with Krippendorff's alpha {agreement.alpha}, one with the mean of the others "
+            f"by Spearman {agreement.one_against_others}: about what any score can reach. With raters resampled too, "
+            f"ours is {judgement.people.spearman}."
+        )
+    if "preference_accuracy" in estimates:
+        yield f"It shares people's preferences in {estimates['preference_accuracy']} of {estimates['preference_accuracy'].n}."
+    if "idea_accuracy" in estimates:
+        yield idea_or_style(estimates)
+    length = estimates["length"]
+    if np.isfinite(length.value) and abs(length.value) > 0.3:
+        yield f"Its score follows length with {length}: a length artefact is likely."
+    if rho.too_few_groups:
+        yield (
+            f"The intervals are too narrow: {rho.n_groups} test groups, expected {FEW_GROUPS} or more. Where a fifth of them "
+            f"is held out, as by default, that takes {5 * FEW_GROUPS} in all; `compare` judges every group, so {FEW_GROUPS} do."
+        )
+
+
+def idea_or_style(estimates: Mapping[str, Estimate]) -> str:
+    """Whether a score follows the idea of a text or its style, where each idea is told in two styles."""
+    idea, style = estimates["idea_accuracy"], estimates["style_accuracy"]
+    shares = {what: estimates[f"{what}_share"].value for what in ("idea", "style", "topic", "length")}
+    follows = "follows the idea" if idea.lower > 0.5 else "is NOT shown to follow the idea"
+    told = ", ".join(f"{what} {share:.0%}" for what, share in shares.items())
+    return (
+        f"Idea or style? Told in one style, the inventive idea scores higher in {idea}; with one idea, the ornate style does in "
+        f"{style} (0.5 is chance, {idea.n_groups} topics): it {follows}. Of the variance of its scores: {told}."
+    )
+
+
+def _ties(of_column: dict[str, Estimate], scorer: Scorer) -> Iterator[str]:
+    """How many layers the choice was between."""
+    layers = {name: e for name, e in of_column.items() if name in scorer.columns and np.isfinite(e.value)}
+    if not layers:
+        return
+    best = max(layers.values(), key=lambda e: e.value)
+    tied = sum(e.value >= best.value - np.nan_to_num(best.standard_error) for e in layers.values())
+    if tied > 1 and scorer.chosen in layers:
+        chosen = scorer.chosen.replace("_", " ")
+        yield f"{tied} of {len(layers)} layers tie on validation, within one standard error of the best; {chosen} was taken."
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

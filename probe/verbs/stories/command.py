@@ -1,0 +1,149 @@
+"""stories: the paper's experiment, with the controls it lacks, and judges that share nothing with the steering."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from probe.data.concept import CREATIVE
+from probe.errors import ProbeError
+from probe.files import try_folder
+from probe.lm.chat import Ask, Endpoint, Keep, endpoint_ask
+from probe.lm.replies import ReplyLog
+from probe.lm.sources import cached
+from probe.lm.spec import DataFiles, LMSpec
+from probe.logs import adapter_folder, direction_folder
+from probe.options.types import FilePath, NonNegativeInt, PositiveInt
+from probe.steering.settings import Demonstration
+
+if TYPE_CHECKING:
+    from probe.lm.frozen import FrozenLM
+
+JUDGE_TOKENS = 16
+"""A judge is asked for one letter; what goes on and on is cut and not read."""
+
+
+def run(
+    data: DataFiles,
+    direction: FilePath | None = None,
+    run: str | None = None,
+    lm: LMSpec | None = None,
+    steering: Demonstration = Demonstration(),  # noqa: B008  (read, never changed)
+    ask: str = "{prompt} Be {concept}.",
+    adapter: FilePath | None = None,
+    n_prompts: PositiveInt = 100,
+    self_judge: bool = False,
+    endpoint: Endpoint | None = None,
+    concept: str | None = None,
+    n_judged: PositiveInt = 40,
+    replies: FilePath = "auto",
+    ballot: NonNegativeInt = 0,
+    other_model: bool = False,
+    output: FilePath = "lightning_logs/stories",
+) -> int:
+    """Writes stories from creative and uncreative prompts, steered and by the controls, and has them compared.
+
+    Args:
+        data: The files that the direction was fitted with.
+        direction: Folder of a saved direction, or of its run; the newest under lightning_logs by default.
+        run: Which run's direction, in place of its folder: newest, or a name such as probe/version_3.
+        lm: The model; by default the one that the direction was made with.
+        steering: How the steered stories are made (of several strengths by the last), how all are written, and who reads them.
+        ask: The prompt baseline; {prompt} stands for the uncreative prompt, {concept} for the concept.
+        adapter: Folder of a LoRA writer that `fit --model LoRAWriter` left, as a further control, at the KL of steering.
+        n_prompts: Uncreative prompts, from the test groups alone; all where there are fewer.
+        self_judge: Let the model itself compare the stories in words.
+        endpoint: An OpenAI-compatible endpoint that compares them; its key comes from the environment.
+        concept: What the judges are asked for, an adjective; by default what the direction is one of.
+        n_judged: Prompts whose stories judges compare, each pair in both orders.
+        replies: Where judges' replies are kept; nothing is asked twice; `auto` is a file in the user's cache folder.
+        ballot: How many blinded pairs of the paper's three sets to write out for people; `probe votes` reads the
+            votes back.
+        other_model: Admit a model with other weights than those that the direction was made with.
+        output: Folder of the runs.
+    """
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    from probe.lm.adapters import attach
+    from probe.metrics.ballot import write_ballot
+    from probe.metrics.pairwise import by_judge
+    from probe.shown.terminal import Terminal
+    from probe.steering.asked import asked_for
+    from probe.steering.dose import CALIBRATED_ON, with_dose
+    from probe.steering.ground import open_direction, unseen_ground
+    from probe.steering.witnesses import witnesses
+    from probe.verbs.stories.report import StoriesReport
+    from probe.verbs.stories.sets import OF_THE_PAPER, write_stories
+
+    if "{prompt}" not in ask:
+        raise ProbeError("--ask: expected {prompt} where the uncreative prompt is to stand, found none; add it.")
+    try_folder(output, "--output")
+    readers = witnesses(steering)
+    found, rows_of, frozen = open_direction(direction_folder(direction, run), data, lm, other_model)
+    how, _ = asked_for(found, steering, steering.strengths)
+    concept = concept or found.provenance.get("concept", CREATIVE)
+    # Refuses what cannot be before anything is written, which a dose is measured on.
+    found.deltas(how.strength, "norm" if how.unit == "dose" else how.unit, how.layers)
+    writing = replace(steering, tokens=how.tokens)
+    ground = unseen_ground(frozen, found, rows_of, writing, readers, n_prompts)
+    if adapter:
+        frozen.adapter = attach(frozen, adapter_folder(adapter), found.provenance["data_fingerprint"])
+    board = TensorBoardLogger(output, name="", default_hp_metric=False)
+    judges = _judges(frozen if self_judge else None, endpoint, cached(replies, "replies.db"))
+    if how.unit == "dose":
+        dull = [row.prompt for row in rows_of.rows["validation"] if row.side == "uncreative"]
+        with frozen.adapted(0):
+            ground = replace(ground, direction=with_dose(frozen, found, how.layers, dull[:CALIBRATED_ON], writing))
+    console = Terminal()
+    say = console.print
+    sets = write_stories(ground, how, ask.replace("{concept}", concept), steering.seed, say, console.is_terminal)
+    Path(board.log_dir).mkdir(parents=True)
+    report = StoriesReport(board, sets)
+    pairs = sets.comparisons(n_judged)
+    for name, ask_all in judges.items():
+        say(f"{name} compares {len(pairs)} pairs of stories, in both orders")
+        report.add_judge(name, by_judge(pairs, ask_all, concept), n_judged)
+    report.write(console)
+    left = "stories.json, stories.csv, texts.jsonl"
+    if ballot:
+        asked = [c for c in sets.comparisons() if {c.set_a, c.set_b} <= OF_THE_PAPER]
+        sheet, key = write_ballot(asked, report.folder, ballot, steering.seed)
+        left += f", {sheet.name} (give copies of it to people), {key.name} (keep it from them)"
+    report.draw()
+    say(f"\nEverything is in {report.folder}: {left}.")
+    say(f"Next: tensorboard --logdir {output}")
+    if ballot:
+        say(f"  or: probe votes ann.csv bo.csv --key {key}")
+    return 0
+
+
+AskAll = Callable[[Sequence[str]], list[str]]
+
+
+def _judges(lm: "FrozenLM | None", endpoint: Endpoint | None, replies: Path) -> dict[str, AskAll]:
+    """Judge -> how to ask it; one that cannot be asked is found here, before any story is written."""
+    asks: dict[str, tuple[Ask, str]] = {}
+    if lm is not None:
+        model = lm
+
+        def ask_itself(questions: Sequence[str], keep: Keep) -> None:
+            with model.adapted(0):
+                for question in questions:
+                    keep(question, model.generate([question], JUDGE_TOKENS, 0.0, 0)[0])
+
+        asks["the model itself"] = (ask_itself, f"{lm.fingerprint} {json.dumps(lm.reading, sort_keys=True)}")
+    if endpoint:
+        asked_at = f"{endpoint.url} {endpoint.model}"
+        asks[endpoint.model] = (endpoint_ask(endpoint, JUDGE_TOKENS, 0.0, 0), asked_at)
+    if not asks:
+        return {}
+    log = ReplyLog(replies, "--replies")
+
+    def all_of(ask: Ask, name: str) -> AskAll:
+        return lambda questions: log.ask_all(questions, ask, f"judge {name} {JUDGE_TOKENS}")
+
+    judges = {name: all_of(*how) for name, how in asks.items()}
+    for ask_all in judges.values():
+        ask_all(["Answer with one letter alone: A."])
+    return judges
