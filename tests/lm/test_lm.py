@@ -95,7 +95,7 @@ def test_pickled_weights_are_not_read(tiny_lm_folder: Path, tmp_path: Path) -> N
 
 
 def test_a_loaded_model_is_frozen_in_eval_mode_and_of_the_dtype_asked_for(tiny_lm_folder: Path) -> None:
-    for dtype, expected in (("float32", torch.float32), ("bfloat16", torch.bfloat16), ("auto", torch.float32)):
+    for dtype, expected in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         lm = FrozenLM.load(LMSpec(str(tiny_lm_folder), dtype=dtype, device="cpu"))
         assert not lm.model.training
         assert not any(parameter.requires_grad for parameter in lm.model.parameters())
