@@ -93,7 +93,7 @@ def test_pooled_activations_do_not_depend_on_batch_size_order_or_right_padding(
 ) -> None:
     together = ActivationExtractor(lm)(PASSAGES)
     backwards = ActivationExtractor(lm)(PASSAGES[::-1])[torch.arange(len(PASSAGES)).flip(0)]
-    monkeypatch.setattr(FrozenLM, "batch_tokens", 100)
+    monkeypatch.setattr(lm, "batch_tokens", 100)
     monkeypatch.setattr(probe.activations.extractor, "plan_rows", partial(plan_rows, pass_cost=1))
     by_two = ActivationExtractor(lm)
     read_by_two = by_two(PASSAGES)
