@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +21,8 @@ Ask = Callable[[Sequence[str], Keep], None]
 
 def spoken(reply: str) -> str:
     """What follows a model's last thought; nothing where it never stopped thinking."""
-    said = reply.rpartition("</think>")[2]
-    return "" if "<think>" in said else said
+    said = re.split(r"</think>|\[/THINK\]", reply)[-1]  # the second as Mistral's reasoning models write it
+    return "" if re.search(r"<think>|\[THINK\]", said) else said
 
 
 @dataclass

@@ -202,6 +202,7 @@ def test_thoughts_are_left_out_of_replies() -> None:
     assert spoken("<think>B or A?\nB is longer.</think>\n\nA").strip() == "A"
     assert spoken("a template may have opened it</think> B").strip() == "B"
     assert spoken("<think>one</think> A <think>two</think> B").strip() == "B"
+    assert spoken("[THINK]B or A?[/THINK] A").strip() == "A" and not spoken("[THINK]without an end: A")
     assert spoken("<think>without an end: A") == spoken("<think>one</think> A, but <think>") == ""
 
 
