@@ -2,18 +2,21 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from probe.data.reading import crossed, crossed_rows, story_rows
+from probe.data.reading import Row, crossed, crossed_rows, story_rows
 from probe.data.rows import CrossedText, RatedText, read_crossed
 from probe.errors import ProbeError
 from probe.metrics.crossed import variance_explained
 from probe.metrics.evaluation import EvaluationSet
+from probe.scorers.judging import CONTROLS, Judgement
 from probe.verbs.fit.figures import idea_and_style
-from probe.verbs.fit.verdict import idea_or_style
+from probe.verbs.fit.verdict import idea_or_style, verdict
 
 RNG = np.random.default_rng(0)
 TEXTS = [
@@ -98,3 +101,19 @@ def test_the_words_and_the_figure_say_which_of_the_two_a_score_follows(score: np
     assert said in idea_or_style({metric: columns["layer_3"] for metric, columns in found.estimates.items()})
     axis = idea_and_style(found, {"layer_3": "layer 3", "length": "length"}).axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["layer 3", "length"]
+
+
+@pytest.mark.parametrize(
+    ("score", "said"), [(IDEA, "it follows the idea"), (STYLE, "it is NOT shown to follow the idea")]
+)
+def test_the_verdict_itself_says_whether_the_idea_is_followed(score: np.ndarray, said: str) -> None:
+    rated = [Row("p", "t", f"g{i % 30}", float(i % 3)) for i in range(90)]
+    judge = EvaluationSet(rated + ROWS)
+    scores = np.append([row.truth for row in rated], score) + 0.01 * RNG.normal(size=90 + len(ROWS))
+    columns = {"layer_3": scores} | {control: RNG.normal(size=len(scores)) for control in CONTROLS}
+    found = judge.evaluate(columns, RNG.normal(size=len(scores)), 50)
+    margins = {control: judge.difference(scores, columns[control]) for control in CONTROLS}
+    data = SimpleNamespace(concept="creative", rows={"test": rated + ROWS})
+    scorer: Any = SimpleNamespace(chosen="layer_3", kind="layers", note="", data=data)
+    words = verdict(scorer, Judgement(found, scores, RNG.normal(0, 0.1, 50), margins))
+    assert words.startswith("Verdict: layer 3 tells creative texts") and f"With style held equal, {said}." in words

@@ -34,6 +34,10 @@ def verdict(scorer: Scorer, judgement: Judgement) -> str:
         lines.append(f"It beats {_listed(beaten)}.")
     if unbeaten:
         lines.append(f"It does NOT clearly beat {_listed(unbeaten)}: what it reads may be no more than that.")
+    if "idea_accuracy" in judgement.evaluation.estimates:
+        lines.append(
+            f"With style held equal, it {_follows(judgement.evaluation.estimates['idea_accuracy'][scorer.chosen])}."
+        )
     lines.append(
         f"It does not show that the direction causes anything, nor that a person would call these texts {concept}: for that look "
         "at the steered texts, and at ratings by people."
@@ -91,12 +95,15 @@ def idea_or_style(estimates: Mapping[str, Estimate]) -> str:
     """Whether a score follows the idea of a text or its style, where each idea is told in two styles."""
     idea, style = estimates["idea_accuracy"], estimates["style_accuracy"]
     shares = {what: estimates[f"{what}_share"].value for what in ("idea", "style", "topic", "length")}
-    follows = "follows the idea" if idea.lower > 0.5 else "is NOT shown to follow the idea"
     told = ", ".join(f"{what} {share:.0%}" for what, share in shares.items())
     return (
         f"Idea or style? Told in one style, the inventive idea scores higher in {idea}; with one idea, the ornate style does in "
-        f"{style} (0.5 is chance, {idea.n_groups} topics): it {follows}. Of the variance of its scores: {told}."
+        f"{style} (0.5 is chance, {idea.n_groups} topics): it {_follows(idea)}. Of the variance of its scores: {told}."
     )
+
+
+def _follows(idea: Estimate) -> str:
+    return "follows the idea" if idea.lower > 0.5 else "is NOT shown to follow the idea"
 
 
 def _ties(of_column: dict[str, Estimate], scorer: Scorer) -> Iterator[str]:
