@@ -20,7 +20,7 @@ class LMSpec:
     Args:
         model: A Hugging Face id, a folder with config, safetensors weights and tokenizer, a GGUF file, a PEFT adapter's
             folder, or package:NAME/FILE for one of these inside an installed package.
-        dtype: Number type of the weights; `auto` takes bfloat16 where it is fast (a GPU, or a CPU with AMX or AVX512-BF16),
+        dtype: Number type of the weights; `auto` takes bfloat16 where it is fast (a GPU, or a CPU with AMX),
             else float32.
         device: `auto` takes CUDA, then Apple's MPS, then the CPU.
         max_tokens: Longer texts are cut here, counted and reported; None takes the model's own limit.

@@ -19,10 +19,11 @@ from probe.options.types import NonNegativeInt, PositiveInt
 from probe.scorers.directional import DirectionalScorer
 from probe.scorers.lora import LoRAScorer
 from probe.shown.terminal import Terminal
-from probe.steering.arms import Arm, SteeredText, measure, written
+from probe.steering.arms import Arm, written
 from probe.steering.dose import with_dose
 from probe.steering.effects import Curve, band, curves
 from probe.steering.look import Look, compare_layers
+from probe.steering.measuring import SteeredText, measure
 from probe.steering.remembered import Shelf, Shown, key_of
 from probe.steering.samples import sample_table
 from probe.steering.settings import Demonstration

@@ -9,7 +9,7 @@ import numpy as np
 from probe.metrics.bootstrap import Estimate, group_bootstrap, mean_over
 from probe.metrics.ranks import Floats, mean
 from probe.metrics.texts import compression_ratio, distinct, self_bleu
-from probe.steering.arms import SteeredText
+from probe.steering.measuring import SteeredText
 from probe.steering.witness import SCORE
 
 Curve = dict[float, Estimate]

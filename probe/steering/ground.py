@@ -17,7 +17,8 @@ from probe.errors import ProbeError
 from probe.files import fingerprint
 from probe.lm.frozen import FrozenLM
 from probe.lm.spec import DataFiles, LMSpec
-from probe.steering.arms import Arm, SteeredText, measure, write
+from probe.steering.arms import Arm, write
+from probe.steering.measuring import SteeredText, measure
 from probe.steering.settings import Sampling
 from probe.steering.witness import SCORE, Case, Witness, meet, told_by
 

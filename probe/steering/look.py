@@ -7,8 +7,8 @@ import numpy as np
 
 from probe.lm.spec import Budget
 from probe.metrics.ranks import mean
-from probe.steering.arms import SteeredText
 from probe.steering.effects import values_of
+from probe.steering.measuring import SteeredText
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from probe.files import fingerprint, from_json, try_folder, without_nan, write_json
 from probe.lm.frozen import FrozenLM
-from probe.steering.arms import SteeredText
 from probe.steering.look import Look
+from probe.steering.measuring import SteeredText
 from probe.version import closure, hashes, library_versions
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from probe.shown.escapes import markdown
-from probe.steering.arms import SteeredText
+from probe.steering.measuring import SteeredText
 from probe.steering.witness import SCORE
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from probe.directions.direction import Direction
     from probe.lm.frozen import FrozenLM
     from probe.shown.terminal import Terminal
-    from probe.steering.arms import SteeredText
+    from probe.steering.measuring import SteeredText
     from probe.steering.settings import Sampling
 
 OF_TRIAL = LMSpec(REAL)
@@ -145,8 +145,9 @@ def show(
     lm: "FrozenLM", trial: Trial, prompt: str, tasks: Sequence[str], how: "Sampling"
 ) -> tuple["Direction", list["SteeredText"]]:
     """The direction with its dose, and texts at the ladder's strengths, measured on the clean model."""
-    from probe.steering.arms import Arm, measure, write
+    from probe.steering.arms import Arm, write
     from probe.steering.dose import CALIBRATED_ON, with_dose
+    from probe.steering.measuring import measure
 
     layer = trial.layer
     direction = with_dose(lm, trial.direction, [layer], tasks[::HELD_OUT][:CALIBRATED_ON], how)

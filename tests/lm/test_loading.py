@@ -311,9 +311,9 @@ def test_a_device_that_is_not_there_is_one_sentence_before_anything_is_loaded(tm
 
 
 @pytest.mark.parametrize(
-    ("amx", "bf16", "taken"), [(False, False, "float32"), (True, False, "bfloat16"), (False, True, "bfloat16")]
+    ("amx", "bf16", "taken"), [(False, False, "float32"), (True, False, "bfloat16"), (False, True, "float32")]
 )
-def test_auto_takes_bfloat16_only_where_the_cpu_has_units_for_it_and_says_so(
+def test_auto_takes_bfloat16_only_where_the_cpu_is_faster_in_it_and_says_so(
     saved: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

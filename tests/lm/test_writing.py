@@ -12,7 +12,8 @@ from torch import Tensor
 from probe.data.reading import Passage
 from probe.lm.frozen import FrozenLM
 from probe.lm.hooks import contiguous, head_at
-from probe.steering.arms import Arm, Sampling, measure, written
+from probe.steering.arms import Arm, Sampling, written
+from probe.steering.measuring import measure
 
 MakeLM = Callable[..., FrozenLM]
 PROMPTS = ["Write.", "Tell me of a grey hen and of the sea.", "x", "Of rain.", "y", "A hen?"]

@@ -19,8 +19,9 @@ from probe.errors import ProbeError
 from probe.lm.frozen import FrozenLM
 from probe.lm.spec import LMSpec
 from probe.scorers import LoRAProbe, LoRAScorer, LoRAWriter
-from probe.steering.arms import Arm, measure, write
+from probe.steering.arms import Arm, write
 from probe.steering.callback import SteeringCallback
+from probe.steering.measuring import measure
 from probe.steering.settings import Sampling
 from probe.verbs.fit.report import RunReport
 

@@ -17,7 +17,7 @@ from probe.cli import main
 from probe.files import write_csv
 from probe.shown.escapes import csv_cell, from_csv_cell, markdown, plain
 from probe.shown.terminal import Terminal
-from probe.steering.arms import SteeredText
+from probe.steering.measuring import SteeredText
 from probe.steering.samples import sample_table
 
 ROOT = Path(__file__).parents[2]

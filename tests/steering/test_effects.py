@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from probe.steering.arms import SteeredText
 from probe.steering.effects import band, curves, mean_over_prompts, moved_wrong, share_of_gap
+from probe.steering.measuring import SteeredText
 
 
 def sample(prompt: str, strength: float, share: float | None, score: float = 0.0, text: str = "a b c d") -> SteeredText:

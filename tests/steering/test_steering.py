@@ -16,8 +16,9 @@ from probe.lm.frozen import FrozenLM
 from probe.lm.operators import OPERATORS
 from probe.lm.spec import LMSpec, Tokens
 from probe.scorers import MeanDifference
-from probe.steering.arms import Arm, SteeredText, measure, steered, write
+from probe.steering.arms import Arm, steered, write
 from probe.steering.callback import SteeringCallback
+from probe.steering.measuring import SteeredText, measure
 from probe.steering.samples import sample_table
 from probe.steering.settings import Sampling
 from probe.verbs.fit.report import RunReport

@@ -10,8 +10,8 @@ from probe.data.reading import Row, pair_rows
 from probe.data.rows import TextPair
 from probe.metrics.bootstrap import Estimate
 from probe.metrics.evaluation import Evaluation, EvaluationSet
-from probe.steering.arms import SteeredText
 from probe.steering.effects import curves
+from probe.steering.measuring import SteeredText
 from probe.verbs.fit.figures import layer_curve, metrics_table, pictures, steering_curves
 
 

@@ -26,8 +26,9 @@ from probe.errors import ProbeError
 from probe.lm.frozen import FrozenLM
 from probe.metrics.bootstrap import Estimate
 from probe.metrics.texts import distinct
-from probe.steering.arms import Arm, SteeredText, write
+from probe.steering.arms import Arm, write
 from probe.steering.ground import Ground, unseen_ground
+from probe.steering.measuring import SteeredText
 from probe.steering.settings import Sampling
 from probe.steering.witnesses.storyteller import Storyteller
 from probe.verbs.stories import report as stories_report

@@ -14,9 +14,10 @@ from probe.cli import main
 from probe.directions.direction import Direction, random_directions
 from probe.lm.frozen import FrozenLM
 from probe.lm.spec import Budget
-from probe.steering.arms import SteeredText, write
+from probe.steering.arms import write
 from probe.steering.effects import share_of_gap
 from probe.steering.ground import held_out
+from probe.steering.measuring import SteeredText
 from probe.steering.settings import Sampling
 from probe.verbs.sweep.sweep import Cell, Setting, at_matched, pareto, recommend, sweep
 

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from probe.metrics.pairwise import WinRate
 from probe.show import BLUE, GREEN, GREY, ORANGE, PURPLE, label
-from probe.steering.arms import SteeredText
 from probe.steering.effects import values_of
+from probe.steering.measuring import SteeredText
 
 COLOUR_OF = {"uncreative": GREY, "steered": BLUE, "creative": GREEN}
 JUDGE_STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "D"), (PURPLE, "^"))

@@ -18,9 +18,10 @@ from probe.metrics.bootstrap import Estimate, holm, mean_and_p
 from probe.metrics.pairwise import Comparison, Winner, by_number, comparisons
 from probe.metrics.ranks import mean
 from probe.metrics.texts import distinct
-from probe.steering.arms import Arm, SteeredText, write
+from probe.steering.arms import Arm, write
 from probe.steering.effects import share_of_gap, values_of
 from probe.steering.ground import Ground
+from probe.steering.measuring import SteeredText
 
 HOTTEST = 2.0
 """Temperature at which the search for steering's diversity ends."""

@@ -8,9 +8,10 @@ import numpy as np
 from probe.directions.direction import Direction
 from probe.lm.spec import Budget
 from probe.metrics.ranks import mean
-from probe.steering.arms import Arm, SteeredText
+from probe.steering.arms import Arm
 from probe.steering.effects import values_of
 from probe.steering.ground import Ground
+from probe.steering.measuring import SteeredText
 
 
 @dataclass(frozen=True)

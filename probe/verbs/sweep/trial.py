@@ -10,9 +10,10 @@ from probe.lm.spec import Budget
 from probe.metrics.bootstrap import Estimate
 from probe.progress import track
 from probe.shown.terminal import Terminal
-from probe.steering.arms import Arm, SteeredText
+from probe.steering.arms import Arm
 from probe.steering.effects import share_of_gap
 from probe.steering.ground import Ground
+from probe.steering.measuring import SteeredText
 from probe.verbs.sweep.sweep import Cell, Setting, recommend, sweep
 
 
