@@ -36,6 +36,7 @@ def steer(tiny_lm_folder: Path, small_sets: dict[str, str], tmp_path: Path, monk
             patch.setattr(FrozenLM, "write", counting)
             L.Trainer(
                 accelerator="cpu", max_epochs=1, num_sanity_val_steps=0, use_distributed_sampler=False, logger=False,
+                default_root_dir=tmp_path,
                 callbacks=[callback], enable_progress_bar=False, enable_model_summary=False,
                 enable_checkpointing=False,
             ).fit(scorer, datamodule=ContrastData(**small_sets))  # fmt: skip
