@@ -42,7 +42,7 @@ def here(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def start(folder: str, *argv: str) -> subprocess.Popen[bytes]:
-    """Starts a quickstart fit in its own process; everything it leaves is named by `folder`."""
+    """Starts a fit of the organism in its own process; everything it leaves is named by `folder`."""
     command = [sys.executable, "-m", "probe", "fit", "--config", "configs/organism.yaml", "--steering.n_prompts=0"]
     command += [f"--model.init_args.cache_dir={folder}/cache", f"--trainer.logger.init_args.save_dir={folder}"]
     # A shell's background jobs ignore SIGINT and hand that down: a child has to be told that it may be interrupted.

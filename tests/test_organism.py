@@ -1,4 +1,4 @@
-"""The main job on the embedded model meets its bars: unseen sentence frames of family B, unseen premises."""
+"""The positive control: the organism meets its bars on unseen sentence frames of family B and unseen premises."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def metrics(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    folder = tmp_path_factory.mktemp("quickstart")
+    folder = tmp_path_factory.mktemp("organism")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         (folder / "data").symlink_to(ROOT / "data")
