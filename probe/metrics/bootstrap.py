@@ -157,6 +157,8 @@ def expanded_percentiles(
     if len(usable):
         freedom = n_groups - n_folds
         z = np.sqrt(n_groups / freedom) * stats.t.ppf([[0.025], [0.975]], freedom) + bias
+        # Beyond its pole the correction folds over and puts both ends on one side: there it is left out.
+        acceleration = np.where(np.max(acceleration * z, axis=0) < 1, acceleration, 0)
         tails = np.broadcast_to(stats.norm.cdf(bias + z / (1 - acceleration * z)), ends.shape)
         for column in usable:
             ends[:, column] = np.nanquantile(draws[:, column], tails[:, column])

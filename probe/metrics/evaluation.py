@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from probe.metrics.metric import METRICS, Judged, judged_by
 from probe.metrics.people import People, against_people, rating_matrix
 from probe.metrics.ranks import Floats, spearman
 from probe.progress import track
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class EvaluationSet:
         return spearman(scores[self.judged].reshape(len(self.judged), -1), self.truth).reshape(scores.shape[1:])
 
 
-def tied_layers(spearman_by_layer: Mapping[int, Estimate]) -> list[int]:
+def tied_layers(spearman_by_layer: Mapping[K, Estimate]) -> list[K]:
     """The layers whose validation Spearman lies within one standard error of the best; all of them where none has one."""
     usable = {k: e for k, e in spearman_by_layer.items() if np.isfinite(e.value)}
     if not usable:

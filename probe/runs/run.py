@@ -1,17 +1,19 @@
 """Run: what one `fit` left, ready to score texts and to steer: `run = probe.load("newest"); run.score([...])`."""
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from probe.data.reading import Passage
-from probe.lm.spec import LMSpec
+from probe.lm.spec import LMSpec, Unit
 from probe.logs import CHECKPOINT, DIRECTION, NEWEST, find_run
 from probe.runs.calibration import Calibration
 from probe.runs.summary import Summary, summary_of
 from probe.scorers.saved import SavedScorer
 from probe.steering.arms import Arm, write
+from probe.steering.asked import asked_for
 from probe.steering.dose import with_dose
-from probe.steering.settings import Sampling
+from probe.steering.settings import Sampling, Steering
 
 
 class Run(SavedScorer):
@@ -58,27 +60,32 @@ class Run(SavedScorer):
         self,
         prompt: str,
         strength: float = 1.0,
-        unit: str = "dose",
+        unit: Unit = "dose",
         how: Sampling | None = None,
-        operator: str = "plus",
+        operator: str | None = None,
     ) -> str:
-        """Writes a text, steered with the run's direction at its chosen layer.
+        """Writes a text, steered with the run's direction where it recommends, as `probe generate` does.
 
         Args:
             prompt: What to answer.
             strength: How much; 0 is the plain model, below 0 steers away.
             unit: Of the strength: dose (measured on the prompt where the run knows none), gap, norm or absolute.
             how: Length, temperature and seed.
-            operator: What is done with the direction, by name: plus, without, clamp, ...
+            operator: What is done with the direction, by name: plus, without, clamp, ...; by default as it recommends.
 
         Raises:
             ProbeError: where the run left no direction.
         """
-        how, layer, direction = how or Sampling(), self._layer, self.direction
-        if unit == "dose" and strength:
-            direction = with_dose(self.lm, direction, [layer], [prompt], how)
-        arm = Arm("run", direction.deltas(strength, unit, [layer]), strength, operator)
-        return write(self.lm, [(prompt, arm)], how)[0]
+        said = Steering(**vars(how or Sampling()), operator=operator, strength_unit=unit)
+        direction = self.direction
+        to_do, _ = asked_for(direction, said, [strength])
+        said = replace(said, tokens=to_do.tokens)
+        if not strength:
+            return write(self.lm, [(prompt, Arm("plain"))], said)[0]
+        if to_do.unit == "dose":
+            direction = with_dose(self.lm, direction, to_do.layers, [prompt], said)
+        arm = Arm("run", direction.deltas(to_do.strength, to_do.unit, to_do.layers), to_do.strength, to_do.operator)
+        return write(self.lm, [(prompt, arm)], said)[0]
 
 
 def load(name: str | Path = NEWEST, lm: LMSpec | None = None) -> Run:

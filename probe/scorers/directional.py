@@ -1,7 +1,7 @@
 """What the scorers with a direction share: class sums that are streamed beside the training, and the saved direction."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from probe.activations.pooling import Activations
 from probe.directions.direction import ClassSums, Direction
-from probe.metrics.evaluation import EvaluationSet, nearest_to, tied_layers
 from probe.scorers.frozen import FrozenScorer
 
 
@@ -24,8 +23,6 @@ class DirectionalScorer(FrozenScorer):
     """`[2, L, D]` class means of the pooled unit states."""
     residual_norm: Tensor
     """`[L]`"""
-    tied: Sequence[int] = ()
-    """The chosen layer, and those that validation does not tell from it, from the middle of the model outwards."""
     steering_found: Mapping[str, Any] = MappingProxyType({})
     """What a look at steered texts found: the dose, and how to steer; it is saved with the direction."""
 
@@ -72,16 +69,6 @@ class DirectionalScorer(FrozenScorer):
         self.residual_norm.copy_(norm)
         self.unit_means.copy_(self._unit_sums.compute()[0])
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the layers that tie, too: a run that goes on after its last epoch steers at the same ones."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["tied_layers"] = list(self.tied)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes them back."""
-        super().on_load_checkpoint(checkpoint)
-        self.tied = checkpoint.get("tied_layers", ())
-
     @abstractmethod
     def unit_vectors(self) -> Tensor:
         """The direction of each layer `[L, D]`, unit norm, in the residual stream's own coordinates."""
@@ -101,10 +88,3 @@ class DirectionalScorer(FrozenScorer):
             chosen=self.chosen_layer if self.chosen else None,
             provenance=self.provenance() | dict(self.steering_found),
         )
-
-    def choose(self, truth: EvaluationSet) -> str:
-        """The layer with the best Spearman on validation; of those within one standard error, the one nearest the middle."""
-        columns = dict(zip(self.extractor.layers, self.scored["validation"].T, strict=True))
-        self.tied = nearest_to((self.lm.n_layers - 1) / 2, tied_layers(truth.spearman_of(columns)))
-        self.log("val/chosen_layer", float(self.tied[0]))
-        return f"layer_{self.tied[0]}"

@@ -11,6 +11,7 @@ from probe.activations.pooling import Activations
 from probe.data.reading import Passage, Pooling, Span
 from probe.data.splits import Split
 from probe.lm.spec import LMSpec
+from probe.metrics.evaluation import EvaluationSet, nearest_to, tied_layers
 from probe.options.types import FilePath, NonNegativeInt
 from probe.scorers.base import Kind, Scorer
 
@@ -28,6 +29,8 @@ class FrozenScorer(Scorer):
     """
 
     kind: ClassVar[Kind] = "layers"
+    tied: Sequence[int] = ()
+    """The chosen layer, and those that validation does not tell from it, from the middle of the model outwards."""
 
     def __init__(
         self,
@@ -57,6 +60,25 @@ class FrozenScorer(Scorer):
     def score_rows(self, split: Split, rows: Tensor) -> Tensor:
         """Scores `[B, C]` of the rows `[B]` of a split, from what was read in `setup`."""
         return self.score_activations(self.features[split][rows])
+
+    def choose(self, truth: EvaluationSet) -> str:
+        """The layer with the best Spearman on validation; of those within one standard error, the one nearest the middle."""
+        if len(self.columns) != len(self.extractor.layers):
+            return super().choose(truth)
+        layers = dict(zip(self.extractor.layers, self.scored["validation"].T, strict=True))
+        self.tied = nearest_to((self.lm.n_layers - 1) / 2, tied_layers(truth.spearman_of(layers)))
+        self.log("val/chosen_layer", float(self.tied[0]))
+        return self.columns[self.extractor.layers.index(self.tied[0])]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the layers that tie, too: a run that goes on after its last epoch steers at the same ones."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["tied_layers"] = list(self.tied)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes them back."""
+        super().on_load_checkpoint(checkpoint)
+        self.tied = checkpoint.get("tied_layers", ())
 
     def settings(self) -> dict[str, Any]:
         """As every scorer's; all layers are the same as null."""

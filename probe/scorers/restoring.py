@@ -1,7 +1,6 @@
 """A scorer without a run: what a checkpoint holds, put back; training texts are read only where the method asks for them."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -13,6 +12,7 @@ from probe.activations.store import ActivationStore
 from probe.data.splits import ContrastData, Split
 from probe.errors import ProbeError
 from probe.lm.frozen import FrozenLM
+from probe.lm.sources import cached
 from probe.scorers.base import Scorer
 from probe.scorers.checkpoints import Checkpoint, check_shapes, differences, learned_from
 
@@ -77,7 +77,7 @@ def restore(scorer: Scorer, lm: FrozenLM, checkpoint: Checkpoint, data: RowsLear
     vars(scorer.trainer)["datamodule"] = data
 
     def read(split: Split) -> Activations:
-        store = ActivationStore(Path(scorer.cache_dir).expanduser()) if scorer.cache_dir else None
+        store = ActivationStore(cached(scorer.cache_dir, "activations")) if scorer.cache_dir else None
         passages = [row.passage(scorer.span) for row in scorer.data.rows[split]]
         return ActivationExtractor(lm, scorer.wanted_layers, store)(passages, progress=True)
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probe.data.reading import Passage, Row
+from probe.data.reading import Passage
 from probe.directions.direction import as_layers, mean_difference, random_directions
 from probe.files import write_json_lines
 from probe.lm.operators import OPERATORS, heeds_strength, operator_called
@@ -20,8 +20,9 @@ from probe.scorers.directional import DirectionalScorer
 from probe.scorers.lora import LoRAScorer
 from probe.shown.terminal import Terminal
 from probe.steering.arms import Arm, written
-from probe.steering.dose import with_dose
+from probe.steering.dose import CALIBRATED_ON, with_dose
 from probe.steering.effects import Curve, band, curves
+from probe.steering.ground import dull_prompts
 from probe.steering.look import Look, compare_layers
 from probe.steering.measuring import SteeredText, measure
 from probe.steering.remembered import Shelf, Shown, key_of
@@ -30,12 +31,9 @@ from probe.steering.settings import Demonstration
 from probe.steering.witness import Case, Witness, meet, told_by
 from probe.steering.witnesses import names_of, witnesses
 
-CALIBRATED_ON = 4
-"""Prompts whose plain texts a dose is measured on."""
-
 
 class SteeringCallback(L.Callback):
-    """Steers a few dull prompts after each validation and measures the result away from the steering.
+    """Steers a few dull prompts after each validation, at last after the test where one follows, and measures what it did.
 
     Where a LoRA is under training the adapter writes, and a strength is how much of its output is used; a scorer that has no
     direction and leaves the LM alone steers nothing. The text is re-scored without the hook, with a mean difference from
@@ -81,6 +79,11 @@ class SteeringCallback(L.Callback):
         self.epoch, self.group_of = -1, dict[str, str]()
         self.after_test, self.owes = False, False
         """Whether the last steering waits for the test, so that a person can read its result; and whether it is still to come."""
+
+    @property
+    def strongest(self) -> float:
+        """The strength that is looked at and recommended: the greatest above 0, or where all lead away the furthest below."""
+        return max(self.strengths) or min(self.strengths)
 
     @property
     def told_by(self) -> str:
@@ -217,8 +220,9 @@ class SteeringCallback(L.Callback):
         self, scorer: DirectionalScorer, plain: Sequence[SteeredText], at_layer: Mapping[int, Sequence[SteeredText]]
     ) -> list[Look]:
         """Finds the layer where the largest dose did most within the budget; it comes first."""
-        strength = max(self.strengths, key=abs)
-        looks = compare_layers(plain, {k: [s for s in at_layer[k] if s.strength == strength] for k in at_layer})
+        strength = self.strongest
+        of_layer = {k: [s for s in at_layer[k] if s.strength == strength] for k in at_layer}
+        looks = compare_layers(plain, of_layer, strength)
         how = {"layer": looks[0].layer, "strength": strength, "strength_unit": "dose"}
         how |= {"tokens": self.how.tokens or "all", "operator": self.operator}
         scorer.steering_found = {**scorer.steering_found, "recommended": how}
@@ -246,7 +250,7 @@ class SteeringCallback(L.Callback):
         if folder:
             everything = [*self.samples, *(sample for arm in self.random for sample in arm)]
             write_json_lines(Path(folder) / "steering.jsonl", (sample.record() for sample in everything))
-        ends = {name: curve[max(curve)].value for name, curve in self.curves().items()}
+        ends = {name: curve[self.strongest].value for name, curve in self.curves().items()}
         numbers = {f"steer/{name}": value for name, value in ends.items() if np.isfinite(value)}
         for logger in trainer.loggers:
             if trainer.max_epochs != 1:  # a single point is no curve
@@ -255,10 +259,3 @@ class SteeringCallback(L.Callback):
                 logger.experiment.add_text(
                     "steer/samples", sample_table(self.samples, self.told_by), trainer.global_step
                 )
-
-
-def dull_prompts(rows: Sequence[Row], groups: Sequence[str]) -> list[str]:
-    """Uncreative prompts of the given groups, a first one of every group before a second of any."""
-    by_group = {g: [r.prompt for r in rows if r.side == "uncreative" and r.group == g] for g in groups}
-    deepest = max(len(prompts) for prompts in by_group.values())
-    return [prompts[i] for i in range(deepest) for prompts in by_group.values() if i < len(prompts)]

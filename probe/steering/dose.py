@@ -48,7 +48,7 @@ def calibrate(
 def with_dose(
     lm: FrozenLM, direction: Direction, layers: Sequence[int], prompts: Sequence[str], how: Sampling
 ) -> Direction:
-    """The direction with the dose of these blocks in its provenance, measured where it is not known yet.
+    """The direction with the dose of these blocks in its provenance, measured where it is not known yet of this model.
 
     Args:
         lm: The model.
@@ -57,7 +57,8 @@ def with_dose(
         prompts: The clean model answers them, and what it writes is what the KL is taken over.
         how: How it writes.
     """
-    known = dict(direction.provenance.get("dose", {}).get("of_layer", {}))
+    same_model = direction.provenance.get("lm_fingerprint", lm.fingerprint) == lm.fingerprint
+    known = dict(direction.provenance.get("dose", {}).get("of_layer", {})) if same_model else {}
     missing = [layer for layer in layers if str(layer) not in known]
     if missing:
         plain = write(lm, [(prompt, Arm("plain")) for prompt in prompts], how, progress=True)

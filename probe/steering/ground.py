@@ -197,6 +197,12 @@ def _ground(
     return ground
 
 
+def dull_prompts(rows: Sequence[Row], groups: Sequence[str] | None = None) -> list[str]:
+    """Uncreative prompts of the given groups, or of all, a first one of every group before a second of any."""
+    ours = sorted((row for row in rows if groups is None or row.group in groups), key=lambda row: row.group)
+    return [dull.prompt for _, dull in _spread(_pairs(ours))]
+
+
 def _pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
     return [(rows[i], rows[j]) for i, j in pairs(rows) if rows[i].side]
 

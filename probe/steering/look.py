@@ -27,11 +27,15 @@ class Look:
 
 
 def compare_layers(
-    plain: Sequence[SteeredText], steered: Mapping[int, Sequence[SteeredText]], budget: Budget | None = None
+    plain: Sequence[SteeredText],
+    steered: Mapping[int, Sequence[SteeredText]],
+    strength: float = 1.0,
+    budget: Budget | None = None,
 ) -> list[Look]:
     """A look for each layer: what can be afforded first, then by gain; texts are in the order of the same prompts.
 
-    With a handful of prompts this is a choice, not a measurement: `sweep` measures.
+    Below strength 0, where steering leads away, the greatest loss comes first. With a handful of prompts this is a choice, not
+    a measurement: `sweep` measures.
     """
     budget = budget or Budget()
 
@@ -43,4 +47,6 @@ def compare_layers(
         gain, nll, repetition = (above(texts, measure) for measure in ("score", "extra_nll", "repetition"))
         affordable = nll <= budget.extra_nll and repetition <= budget.repetition
         looks.append(Look(layer, gain, nll, repetition, bool(affordable)))
-    return sorted(looks, key=lambda look: (not look.affordable, -np.nan_to_num(look.gain, nan=-np.inf)))
+    return sorted(
+        looks, key=lambda look: (not look.affordable, -np.nan_to_num(look.gain * np.sign(strength), nan=-np.inf))
+    )

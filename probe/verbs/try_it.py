@@ -130,6 +130,7 @@ def find(lm: "FrozenLM", plus: str, minus: str, tasks: Sequence[str]) -> Trial:
         "lm": lm.spec.model,
         "lm_dtype": str(lm.model.dtype).removeprefix("torch."),
         "lm_system": lm.spec.system,
+        "lm_chat_template_kwargs": lm.spec.chat_template_kwargs,
         "lm_fingerprint": lm.fingerprint,
         "template_hash": lm.template_hash,
         "n_pairs": int((~held_out).sum()),

@@ -418,6 +418,18 @@ def test_within_folds_equals_a_loop_over_folds_and_with_one_fold_the_metric() ->
     np.testing.assert_allclose(alone(weights), spearman(scores, truth, weights))
 
 
+@pytest.mark.parametrize(("n_groups", "n_folds"), [(11, 10), (3, 2), (4, 3), (6, 5), (12, 5)])
+def test_an_interval_holds_its_own_estimate_however_few_groups_the_folds_leave(n_groups: int, n_folds: int) -> None:
+    groups = np.repeat(np.arange(n_groups), 6)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        truth = rng.normal(size=len(groups))
+        scores = truth + rng.normal(size=len(groups))
+        metric = by_fold(scores, truth, groups % n_folds)
+        (found,) = group_bootstrap(lambda w, m=metric: m(w).reshape(len(w), 1), groups.tolist(), 200, n_folds=n_folds)
+        assert np.isnan(found.lower) or found.lower <= found.value <= found.upper
+
+
 def test_the_offset_and_scale_of_each_folds_fit_change_nothing_within_folds() -> None:
     scores, truth = tied_scores()
     fold = np.arange(len(truth)) % 5

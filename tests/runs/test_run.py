@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,26 @@ def test_three_lines_of_python_score_and_write(here: Path) -> None:
     assert (run.summary.method, run.summary.reading) == ("MeanDifference", "response, mean")
 
 
+def test_a_run_steers_where_and_by_what_its_direction_recommends_as_the_verb_does(here: Path) -> None:
+    run, how = probe.load("lightning_logs/MeanDifference/version_0"), Sampling(8, 0.0)
+    others = [k for k in run.direction.layers if k != run.direction.chosen]
+    recommended = {
+        "layer": others[0],
+        "strength": 8.0,
+        "strength_unit": "gap",
+        "tokens": "generated",
+        "operator": "clamp",
+    }
+    run.direction = replace(run.direction, provenance={**run.direction.provenance, "recommended": recommended})
+    arm = Arm("by hand", run.direction.deltas(8.0, "gap", [others[0]]), 8.0, "clamp")
+    expected = write(run.lm, [("Write a story.", arm)], replace(how, tokens="generated"))[0]
+    assert run.generate("Write a story.", 8.0, "gap", how) == expected
+    everywhere = Arm("by hand", run.direction.deltas(1.0, "absolute", run.direction.layers), 1.0, "without")
+    expected = write(run.lm, [("Write a story.", everywhere)], replace(how, tokens="generated"))[0]
+    assert run.generate("Write a story.", how=how, operator="without") == expected
+    assert run.generate("Write a story.", 0.0, how=how) == run.lm.generate(["Write a story."], 8, 0.0, 0)[0]
+
+
 def test_a_run_without_a_direction_does_not_steer(here: Path) -> None:
     with pytest.raises(ProbeError, match="expected a saved direction"):
         load("LoRAProbe").generate("Sing.")
@@ -184,3 +205,15 @@ def test_scoring_remembers_no_text(here: Path) -> None:
         assert len(run.scorer.extractor.answers) <= 1
         assert not run.scorer.extractor._encoded
     assert run.scorer.extractor.store is None
+
+
+def test_what_a_restored_scorer_reads_is_remembered_where_a_fit_remembers_it(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROBE_CACHE", str(tmp_path / "cache"))
+    assert main(["fit", "--config=fit.yaml", "--model=LoRAProbe", *LORA]) == 0
+    n_shards = len(list((tmp_path / "cache/activations").glob("*.safetensors")))
+    assert n_shards > 0
+    load("newest").score(["Rain fell."])
+    assert not Path("auto").exists()
+    assert len(list((tmp_path / "cache/activations").glob("*.safetensors"))) == n_shards

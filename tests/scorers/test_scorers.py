@@ -14,6 +14,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
+from probe.activations.pooling import Activations
 from probe.cli import main
 from probe.data.splits import ContrastData
 from probe.directions.direction import Direction, random_directions
@@ -35,6 +36,7 @@ from probe.scorers import (
     TypeTokenRatio,
 )
 from probe.scorers.directional import DirectionalScorer
+from probe.scorers.frozen import FrozenScorer
 from probe.scorers.judging import Judge
 from probe.scorers.pca import principal_axes
 
@@ -206,6 +208,20 @@ def test_the_layer_is_chosen_on_validation_and_only_then_read_on_test(
     trainer.test(scorer, datamodule=trainer.datamodule, verbose=False)
     assert scorer.chosen_layer == chosen
     assert set(judge.judge(scorer, "test").margins) == {"length", "bag_of_words"}
+
+
+def test_of_layers_that_tie_a_scorer_without_a_direction_takes_the_one_nearest_the_middle(
+    spec: LMSpec, small_sets: dict[str, str], tmp_path: Path, cache: str
+) -> None:
+    class SameAtEveryLayer(FrozenScorer):
+        def build(self) -> None: ...
+
+        def score_activations(self, activations: Activations) -> torch.Tensor:
+            return activations.last[:, :1].mean(-1).expand(-1, len(self.extractor.layers))
+
+    scorer = SameAtEveryLayer(spec, cache_dir=cache)
+    fit(scorer, tmp_path, small_sets)
+    assert (scorer.chosen, [*scorer.tied]) == ("layer_1", [1, 0, 2])
 
 
 def test_a_direction_read_from_prompts_is_judged_on_stories(

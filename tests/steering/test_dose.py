@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from probe.data.reading import Passage
+from probe.directions.direction import Direction
 from probe.lm.frozen import FrozenLM
 from probe.steering.arms import Arm
-from probe.steering.dose import CLOSE_ENOUGH, calibrate, divergence
+from probe.steering.dose import CLOSE_ENOUGH, SAFE_KL, calibrate, divergence, with_dose
+from probe.steering.settings import Sampling
 
 TEXTS = [Passage("Write a story.", "The lamp stood on the table."), Passage("Write.", "Rain fell.")]
 
@@ -55,3 +57,18 @@ def test_a_calibrated_lambda_costs_what_was_asked_at_every_block(tiny_lm: Frozen
 def test_what_the_model_cannot_be_made_to_say_stays_finite(tiny_lm: FrozenLM) -> None:
     (value,) = calibrate(tiny_lm, {0: unit(tiny_lm, 0)}, TEXTS, target=1e4, steps=4).values()
     assert 0 < value < float("inf")
+
+
+def test_a_dose_of_another_model_is_measured_anew(tiny_lm: FrozenLM) -> None:
+    zeros, made = torch.zeros(1), {"dose": {"kl": SAFE_KL, "of_layer": {"1": 7.0}}}
+    of_ours, of_another = (
+        Direction(
+            unit(tiny_lm, 0)[None], [1], zeros + 1, zeros + 1, zeros, zeros + 1, 1, made | {"lm_fingerprint": name}
+        )
+        for name in (tiny_lm.fingerprint, "another")
+    )
+    kept, measured = (
+        with_dose(tiny_lm, one, [1], ["Write."], Sampling(8)).provenance["dose"]["of_layer"]["1"]
+        for one in (of_ours, of_another)
+    )
+    assert kept == 7.0 != measured > 0

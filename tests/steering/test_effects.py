@@ -6,7 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from probe.steering.callback import SteeringCallback
 from probe.steering.effects import band, curves, mean_over_prompts, moved_wrong, share_of_gap
+from probe.steering.look import compare_layers
 from probe.steering.measuring import SteeredText
 
 
@@ -92,3 +94,12 @@ def test_a_share_of_the_gap_is_that_of_the_texts_that_could_be_read() -> None:
 
     share = share_of_gap(sides(0, 0, math.nan), sides(1, math.nan, 1), sides(2, 2, 2), ["a", "b", "c"], "score")
     assert share.value == pytest.approx(0.5)
+
+
+def test_where_steering_leads_away_the_layer_that_leads_furthest_is_recommended() -> None:
+    plain = [sample("p", 0.0, None, 0.5)]
+    at_layer = {3: [sample("p", -1.0, None, 0.49)], 7: [sample("p", -1.0, None, 0.1)]}
+    assert [look.layer for look in compare_layers(plain, at_layer, -1.0)] == [7, 3]
+    assert [look.layer for look in compare_layers(plain, at_layer, 1.0)] == [3, 7]
+    for strengths, strongest in (([-1.0, 1.0], 1.0), ([-2.0, -1.0], -2.0), ([0.5, 2.0], 2.0)):
+        assert SteeringCallback(strengths=strengths).strongest == strongest

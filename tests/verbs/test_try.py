@@ -43,6 +43,8 @@ def test_three_texts_stand_side_by_side_with_the_verdict_and_the_next_command(
     assert "Next: probe generate" in said
     report = json.loads((tried / "try.json").read_text())
     assert [text["strength"] for text in report["texts"]] == [0.0, 0.5, 1.0]
+    made = probe.load(tried).direction.provenance
+    assert (made["lm_system"], made["lm_chat_template_kwargs"]) == (None, {})
 
 
 def test_instructions_have_percentiles_among_those_it_learned_from_and_texts_are_told_why_not(

@@ -6,7 +6,7 @@ import numpy as np
 
 from probe.data.concept import less
 from probe.metrics.bootstrap import FEW_GROUPS, Estimate
-from probe.metrics.evaluation import EvaluationSet
+from probe.metrics.evaluation import EvaluationSet, tied_layers
 from probe.scorers.base import Scorer
 from probe.scorers.judging import CONTROLS, Judge, Judgement
 
@@ -111,8 +111,7 @@ def _ties(of_column: dict[str, Estimate], scorer: Scorer) -> Iterator[str]:
     layers = {name: e for name, e in of_column.items() if name in scorer.columns and np.isfinite(e.value)}
     if not layers:
         return
-    best = max(layers.values(), key=lambda e: e.value)
-    tied = sum(e.value >= best.value - np.nan_to_num(best.standard_error) for e in layers.values())
+    tied = len(tied_layers(layers))
     if tied > 1 and scorer.chosen in layers:
         chosen = scorer.chosen.replace("_", " ")
         yield f"{tied} of {len(layers)} layers tie on validation, within one standard error of the best; {chosen} was taken."

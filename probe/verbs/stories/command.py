@@ -71,7 +71,7 @@ def run(
     from probe.shown.terminal import Terminal
     from probe.steering.asked import asked_for
     from probe.steering.dose import CALIBRATED_ON, with_dose
-    from probe.steering.ground import open_direction, unseen_ground
+    from probe.steering.ground import dull_prompts, open_direction, unseen_ground
     from probe.steering.witnesses import witnesses
     from probe.verbs.stories.report import StoriesReport
     from probe.verbs.stories.sets import OF_THE_PAPER, write_stories
@@ -92,7 +92,7 @@ def run(
     board = TensorBoardLogger(output, name="", default_hp_metric=False)
     judges = _judges(frozen if self_judge else None, endpoint, cached(replies, "replies.db"))
     if how.unit == "dose":
-        dull = [row.prompt for row in rows_of.rows["validation"] if row.side == "uncreative"]
+        dull = dull_prompts(rows_of.rows["validation"])
         with frozen.adapted(0):
             ground = replace(ground, direction=with_dose(frozen, found, how.layers, dull[:CALIBRATED_ON], writing))
     console = Terminal()
