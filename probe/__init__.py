@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # what a type checker and an editor see; at run time `__getat
     from probe.activations.extractor import ActivationExtractor as ActivationExtractor
     from probe.activations.pooling import Activations as Activations
     from probe.activations.store import ActivationStore as ActivationStore
+    from probe.data.rated import RatedData as RatedData
     from probe.data.reading import Passage as Passage
     from probe.data.rows import RatedText as RatedText
     from probe.data.rows import TextPair as TextPair
@@ -41,8 +42,10 @@ if TYPE_CHECKING:  # what a type checker and an editor see; at run time `__getat
     from probe.scorers import MeanDifference as MeanDifference
     from probe.scorers import Perplexity as Perplexity
     from probe.scorers import RandomDirections as RandomDirections
+    from probe.scorers import RidgeProbe as RidgeProbe
     from probe.scorers import Scorer as Scorer
     from probe.scorers import SelfJudgement as SelfJudgement
+    from probe.scorers import SurfaceFeatures as SurfaceFeatures
     from probe.scorers import TypeTokenRatio as TypeTokenRatio
     from probe.steering.callback import SteeringCallback as SteeringCallback
     from probe.steering.witness import Exhibit as Exhibit
@@ -72,10 +75,13 @@ _ROOM_OF = {
     "Perplexity": "scorers",
     "ProbeError": "errors",
     "RandomDirections": "scorers",
+    "RatedData": "data.rated",
     "RatedText": "data.rows",
+    "RidgeProbe": "scorers",
     "Run": "runs.run",
     "Scorer": "scorers",
     "SelfJudgement": "scorers",
+    "SurfaceFeatures": "scorers",
     "SteeringCallback": "steering.callback",
     "TextPair": "data.rows",
     "TypeTokenRatio": "scorers",

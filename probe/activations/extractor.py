@@ -22,7 +22,7 @@ from probe.data.reading import Passage
 from probe.errors import ProbeError
 from probe.lm.frozen import FrozenLM
 from probe.lm.hooks import record
-from probe.lm.tokens import BATCH_TOKENS, Encoded, plan_batches
+from probe.lm.tokens import BATCH_TOKENS, Encoded
 from probe.lm.trees import TreeBatch, collate, plan_rows
 from probe.progress import Advance, working
 
@@ -148,13 +148,14 @@ class ActivationExtractor:
 
     def states(self, encoded: Sequence[Encoded], rows: Sequence[int]) -> Tensor:
         """Reads some rows of encoded texts `[B, 3, L, D]` on the LM's device; with gradient where it is on, never remembered."""
-        plan = plan_batches([len(encoded[row].ids) for row in rows])
+        texts = [encoded[row] for row in rows]
+        plan = plan_rows(texts, self.lm.longest_in_tree, self.lm.batch_tokens)
         parts = []
         for part in plan:
-            batch = self._collate([[encoded[rows[i]]] for i in part], [rows[i] for i in part])
+            batch = self._collate([[texts[i] for i in row] for row in part], [rows[i] for row in part for i in row])
             parts.append(self._pass(batch))
             self._refuse_infinite(batch.example.tolist(), parts[-1])
-        return torch.cat(parts)[torch.tensor([i for part in plan for i in part]).argsort()]
+        return torch.cat(parts)[torch.tensor([i for part in plan for row in part for i in row]).argsort()]
 
     def _refuse_infinite(self, numbers: Sequence[int], entries: Tensor) -> None:
         if not entries.isfinite().all():

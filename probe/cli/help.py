@@ -1,10 +1,10 @@
 """The help of Lightning's verbs: this project's options and the Trainer's that people use, without importing Lightning."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from probe.cli.outline import Option, options
-from probe.cli.plugins import SCORERS
+from probe.cli.plugins import DATA, SCORERS
 from probe.cli.preflight import given
 from probe.options.parsing import OneSentence
 
@@ -17,9 +17,9 @@ OF_THE_REST = {"--ckpt_path": "a checkpoint's file, or last: the newest of this 
 
 
 def print_help(verb: str, says: str, defaults: dict[str, Any], argv: Sequence[str]) -> None:
-    """Prints the options of a verb; those of `model` are of the scorer that `argv` names."""
-    named = [str(s.value).rpartition(".")[2] for s in given(argv) if s.key in ("model", "model.class_path")]
-    scorer = named[-1] if named and named[-1] in SCORERS else "MeanDifference"
+    """Prints the options of a verb; those of `model` and `data` are of the classes that `argv` names."""
+    scorer = _named(argv, "model", SCORERS) or "MeanDifference"
+    data = _named(argv, "data", DATA) or "ContrastData"
     parser = OneSentence(
         prog=f"probe {verb}", usage=f"probe {verb} --config NAME_OR_FILE [options]", description=says, add_help=False
     )
@@ -32,7 +32,8 @@ def print_help(verb: str, says: str, defaults: dict[str, Any], argv: Sequence[st
     run.add_argument("--plugin", help="a package of your own, whose scorers --model may name")
     run.add_argument("--help", help="this; `--help all` is the whole help, with everything of Lightning's")
     _add(parser, "lm: the language model", "lm", options("lm"))
-    _add(parser, "data: what is learned from and judged on", "data", options("data"))
+    of_data = _add(parser, f"data: what is learned from and judged on, here {data}", "data", options("data", data))
+    of_data.description = f"--data NAME is one of {', '.join(DATA)}; likewise."
     model = _add(parser, f"model: the scorer, here {scorer}", "model", options("model", scorer))
     model.description = (
         f"--model NAME is one of {', '.join(SCORERS)}; with --help beside it, this section shows its options."
@@ -46,6 +47,12 @@ def print_help(verb: str, says: str, defaults: dict[str, Any], argv: Sequence[st
     }
     _add(parser, f"trainer: {len(TRAINER)} of Lightning's {len(of_trainer)} options", "trainer", shown)
     parser.print_help()
+
+
+def _named(argv: Sequence[str], section: str, known: Container[str]) -> str:
+    """The class of a section, where one that is known is named."""
+    named = [str(s.value).rpartition(".")[2] for s in given(argv) if s.key in (section, f"{section}.class_path")]
+    return named[-1] if named and named[-1] in known else ""
 
 
 def _add(parser: OneSentence, title: str, section: str, found: dict[str, Option]) -> Any:

@@ -37,8 +37,9 @@ def make_cli(argv: Sequence[str], resume: bool = False) -> "LightningCLI":
     from lightning.pytorch.utilities import rank_zero_info
 
     from probe.cli.stages import WholeStages
+    from probe.data import ContrastData, RatedData  # noqa: F401  # both may be named
     from probe.data.concept import CREATIVE
-    from probe.data.splits import ContrastData
+    from probe.data.splits import SplitRows
     from probe.lm.spec import LMSpec
     from probe.scorers import Scorer
     from probe.scorers.checkpoints import NothingToResumeError, newest_checkpoint, read_checkpoint
@@ -153,7 +154,7 @@ def make_cli(argv: Sequence[str], resume: bool = False) -> "LightningCLI":
     last, report = ModelCheckpoint(filename="last", enable_version_counter=False), RunReport()
     return ProbeCLI(
         Scorer,
-        ContrastData,
+        SplitRows,
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,

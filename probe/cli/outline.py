@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 import docstring_parser
 
-from probe.cli.plugins import SCORERS
+from probe.cli.plugins import DATA, SCORERS
 
 SECTIONS = {
     "lm": ("probe.lm.spec", "LMSpec"),
@@ -20,7 +20,7 @@ SECTIONS = {
     "steering": ("probe.steering.callback", "SteeringCallback"),
     "trainer": ("lightning.pytorch.trainer.trainer", "Trainer"),
 }
-"""Section -> module and class; for `model` any of SCORERS stands in for the class."""
+"""Section -> module and class; for `model` any of SCORERS stands in for the class, for `data` any of DATA."""
 LINKED = {"lm"}
 """An argument of a scorer that is a section of its own."""
 
@@ -34,10 +34,14 @@ class Option:
     help: str
 
 
-def options(section: str, scorer: str = "") -> dict[str, Option]:
-    """The options of a section by name; those of `model` are the scorer's."""
+def options(section: str, made: str = "") -> dict[str, Option]:
+    """The options of a section by name; those of `model` and `data` are of the class that is made."""
     module, name = SECTIONS[section]
-    found = _arguments(module, scorer if section == "model" and scorer in SCORERS else name)
+    if section == "model" and made in SCORERS:
+        name = made
+    if section == "data" and made in DATA:
+        module, name = DATA[made], made
+    found = _arguments(module, name)
     return {k: v for k, v in found.items() if section != "model" or k not in LINKED}
 
 

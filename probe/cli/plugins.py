@@ -14,8 +14,10 @@ from probe.options.named import PLUGINS
 
 SCORERS = (
     "BagOfWords", "LDA", "Length", "LinearProbe", "LoRAProbe", "LoRAWriter", "MeanDifference", "PCA", "Perplexity",
-    "RandomDirections", "SelfJudgement", "TypeTokenRatio",
+    "RandomDirections", "RidgeProbe", "SelfJudgement", "SurfaceFeatures", "TypeTokenRatio",
 )  # fmt: skip
+DATA = {"ContrastData": "probe.data.splits", "RatedData": "probe.data.rated"}
+"""What a config may name as `data` -> its room."""
 OF_LIGHTNING = {
     "callbacks": {
         "device_stats_monitor": "DeviceStatsMonitor",
@@ -34,8 +36,8 @@ OF_LIGHTNING = {
 Left out for other reasons: CSVLogger, whose metrics.csv would stand where ours does, and Timer, which `max_time` is.
 """
 ADMITTED = (
-    "probe.scorers", *(f"probe.{name}" for name in SCORERS), "probe.ContrastData", "probe.data.ContrastData",
-    "probe.data.splits.ContrastData",
+    "probe.scorers", *(f"probe.{name}" for name in SCORERS), 
+    *(f"{room}.{name}" for name, home in DATA.items() for room in ("probe", "probe.data", home)),
     "probe.LMSpec", "probe.lm.spec", "probe.lm.chat.Endpoint", "probe.data.reading.Reading",  # not named, but filled in
     *(
         f"lightning.pytorch.{package}.{place}{name}"

@@ -17,6 +17,7 @@ DATA_FILES = {
     "validation_stories": RatedText,
     "test_stories": RatedText,
     "test_preferences": Preference,
+    "texts": RatedText,
 }
 
 

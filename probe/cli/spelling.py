@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import yaml
 
 from probe.cli.outline import SECTIONS, Option, options
-from probe.cli.plugins import SCORERS
+from probe.cli.plugins import DATA, SCORERS
 from probe.cli.preflight import Setting, given
 from probe.errors import ProbeError, did_you_mean
 from probe.files import from_json
@@ -21,7 +21,7 @@ OF_A_RUN = {
 }  # fmt: skip
 """What is no section; whether a verb takes it is left to the parser."""
 SEED = Option(bool | Seed, 0, "")
-CLASSES = {"model": SCORERS, "data": ("ContrastData",)}
+CLASSES = {"model": SCORERS, "data": tuple(DATA)}
 OF_A_CLASS = {"class_path", "dict_kwargs", "help", "init_args"}
 N_BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 """How architectures name it in config.json."""

@@ -5,8 +5,12 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     """`probe.data.ContrastData`, as saved configs name it; on first use, since it needs torch and rows do not."""
-    if name != "ContrastData":
-        raise AttributeError(f"module 'probe.data' has no attribute {name!r}")
-    from probe.data.splits import ContrastData
+    if name == "ContrastData":
+        from probe.data.splits import ContrastData
 
-    return ContrastData
+        return ContrastData
+    if name == "RatedData":
+        from probe.data.rated import RatedData
+
+        return RatedData
+    raise AttributeError(f"module 'probe.data' has no attribute {name!r}")

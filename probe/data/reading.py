@@ -109,6 +109,21 @@ def story_rows(stories: Sequence[RatedText]) -> list[Row]:
     return [Row(s.prompt, s.text, s.group, s.rating, raters=s.raters) for s in stories]
 
 
+def labels(rows: Sequence[Row]) -> list[int]:
+    """The class of each row: 1 creative, 0 uncreative, -1 neither.
+
+    Sides of pairs have one; where there are none, the highest and the lowest quarter of the ratings do.
+    """
+    sides = [None if row.side is None else int(row.side == "creative") for row in rows]
+    if any(side is not None for side in sides) or not rows:
+        return [-1 if side is None else side for side in sides]
+    ratings = np.array([row.truth for row in rows])
+    low, high = np.quantile(ratings, [0.25, 0.75])
+    if low == high:  # more than half of the texts share one rating
+        low, high = ratings.min(), ratings.max()
+    return [int(label) for label in np.where(ratings >= high, 1, np.where(ratings <= low, 0, -1))]
+
+
 def preference_rows(preferences: Sequence[Preference]) -> list[Row]:
     """Both texts of each comparison."""
     won = {"a": (1.0, 0.0), "b": (0.0, 1.0), "tie": (0.5, 0.5)}

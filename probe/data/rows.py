@@ -40,6 +40,8 @@ class RatedText:
     prompt: str = DEFAULT_PROMPT
     raters: Mapping[str, float] | None = None
     """Each rater's own rating, where several people rated; in CSV one column `rater_NAME` each, empty if they did not."""
+    split: Literal["train", "val", "validation", "test"] | None = None
+    """Which split it belongs to, where the file says so; only `RatedData` asks."""
 
 
 @dataclass(frozen=True)
@@ -228,10 +230,16 @@ def _value(value: Any, name: str, type_: Any, where: str) -> Any:
         if not isinstance(value, dict) or not value:
             raise ProbeError(f"{where}: expected `raters` to be rater: number, found {value!r}; name each rater.")
         return {rater: _number(rating, f"raters.{rater}", where) for rater, rating in value.items()}
-    if get_origin(type_) is Literal and value not in (names := get_args(type_)):
+    if (names := _choices(type_)) and value not in names:
         known = f"{', '.join(names[:-1])} or {names[-1]}"
         raise ProbeError(f"{where}: expected `{name}` to be {known}, found {value!r}; correct it.")
     return _text(value, name, where)
+
+
+def _choices(type_: Any) -> tuple[str, ...]:
+    """The values that a field may hold, where it is a choice; or it may be left out."""
+    kinds = [kind for kind in (type_, *get_args(type_)) if get_origin(kind) is Literal]
+    return get_args(kinds[0]) if kinds else ()
 
 
 def _text(value: Any, name: str, where: str) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from probe.data.concept import CREATIVE
-from probe.data.reading import Row, crossed_rows, pair_rows, preference_rows, story_rows
+from probe.data.reading import Row, crossed_rows, labels, pair_rows, preference_rows, story_rows
 from probe.data.rows import CrossedText, Preference, RatedText, TextPair, read_contrast, read_crossed, read_rows
 from probe.errors import ProbeError
 from probe.options.types import FilePath, NonNegativeInt, Seed, Share
@@ -24,21 +24,33 @@ class SplitRows(L.LightningDataModule):
 
     Args:
         rows: The rows of each split.
-        pairs: The training pairs, for the record of what was learned from.
+        examples: The training pairs or rated texts, for the record of what was learned from.
         batch_size: Rows per batch; 0 is one batch of all rows, which L-BFGS needs.
         seed: Orders rows.
     """
 
     concept = CREATIVE
     """What the rows differ in, an adjective."""
+    examples_are = "pairs"
+    """What is learned from."""
 
     def __init__(
-        self, rows: dict[Split, list[Row]], pairs: Sequence[TextPair], batch_size: NonNegativeInt = 0, seed: Seed = 0
+        self,
+        rows: dict[Split, list[Row]],
+        examples: Sequence[TextPair] | Sequence[RatedText],
+        batch_size: NonNegativeInt = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         if not 0 <= seed < 2**32:
             raise ProbeError(f"data.seed: expected 0 to {2**32 - 1}, found {seed}; correct it.")
-        self.rows, self.pairs, self.batch_size, self.seed = rows, pairs, batch_size, seed
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.examples: Sequence[TextPair] | Sequence[RatedText] = examples
+
+    @property
+    def rated(self) -> bool:
+        """Whether ratings are learned from, not the two sides of pairs."""
+        return not any(row.side for row in self.rows["train"])
 
     def _loader(self, split: Split, shuffle: bool = False) -> DataLoader[Any]:
         rows = self.rows[split]
@@ -49,15 +61,15 @@ class SplitRows(L.LightningDataModule):
         return DataLoader(_RowNumbers(rows), batch_size=self.batch_size or len(rows), sampler=sampler)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Sides of the training pairs, in an order that depends on seed and epoch only."""
+        """Sides of the training pairs, or rated texts, in an order that depends on seed and epoch only."""
         return self._loader("train", shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Held-out pairs and validation stories."""
+        """Held-out pairs and rated texts of validation."""
         return self._loader("validation")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Test pairs and test stories."""
+        """Held-out pairs and rated texts of the test."""
         return self._loader("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
@@ -111,7 +123,7 @@ class ContrastData(SplitRows):
         stories = [read_rows(file, RatedText) if file else [] for file in story_files]
         contrast, rated = read_contrast(str(pairs_file))
         pairs = split_pairs(contrast, stories[0], stories[1], self.fractions, self.seed)
-        self.pairs = pairs["train"]
+        self.examples = pairs["train"]
         self.rows["train"] = pair_rows(pairs["train"])
         for split, given in zip(SPLITS[1:], stories, strict=True):
             groups = {pair.group for pair in pairs[split]}
@@ -183,15 +195,13 @@ class _RowNumbers(Dataset[dict[str, int]]):
     """Row number and label; the label is -1 where a row has no class or only pads a process's share."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows = rows
+        self.labels = labels(rows)
 
     def __getitem__(self, index: int) -> dict[str, int]:
-        row = self.rows[max(index, 0)]
-        label = int(row.truth) if row.side and index >= 0 else -1
-        return {"row": max(index, 0), "label": label}
+        return {"row": max(index, 0), "label": self.labels[index] if index >= 0 else -1}
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.labels)
 
 
 class RowSampler(Sampler[int]):

@@ -10,11 +10,21 @@ from numpy.typing import NDArray
 
 from probe.data.reading import Row, crossed, pairs
 from probe.metrics.crossed import told_apart, variance_explained, variance_sources
-from probe.metrics.ranks import Floats, auroc, kendall_tau_b, order_accuracy, pair_accuracy, spearman
+from probe.metrics.ranks import (
+    Floats,
+    auroc,
+    kendall_tau_b,
+    order_accuracy,
+    pair_accuracy,
+    partial_spearman,
+    pearson,
+    spearman,
+    spearman_within,
+)
 
-Over = Literal["texts", "judged", "ratings", "pairs", "preferences", "crossed"]
+Over = Literal["texts", "judged", "rated", "ratings", "pairs", "preferences", "crossed"]
 """What a metric goes over: texts; those with a truth (rated stories where there are some, else the sides of pairs); rated
-stories, each against each; contrastive pairs; people's preferences, without ties; the topics of a crossed set,
+stories; these, each against each; contrastive pairs; people's preferences, without ties; the topics of a crossed set,
 four texts each."""
 MOST_PAIRED = 2000
 """Above so many stories the metrics over each against each are not computed: they need the square of it."""
@@ -34,9 +44,13 @@ class Judged:
     """Of the ratings, lowest to highest."""
     rows: NDArray[np.intp]
     """`[N]` which rows these are; of a pair, its first."""
+    groups: NDArray[np.intp]
+    """`[N]` the number of its group."""
 
     def __getitem__(self, kept: NDArray[np.intp] | NDArray[np.bool_]) -> "Judged":
-        return Judged(self.scores[kept], self.truth[kept], self.lengths[kept], self.middle, self.rows[kept])
+        return Judged(
+            self.scores[kept], self.truth[kept], self.lengths[kept], self.middle, self.rows[kept], self.groups[kept]
+        )
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,8 @@ class Metric:
     chance: float
     """What a score that knows nothing reaches."""
     of: Callable[[Judged, Floats], Floats]
-    """The metric `[R, C]` in R resamples, in which the i-th text or pair comes `weights[r, i]` times; by rank alone."""
+    """The metric `[R, C]` in R resamples, in which the i-th text or pair comes `weights[r, i]` times; all by rank
+    alone, but for Pearson's."""
     over: Over = "judged"
 
 
@@ -115,6 +130,21 @@ METRICS = [
         lambda texts, w: order_accuracy(texts.scores, texts.truth, w),
         "ratings",
     ),
+    Metric("pearson", "Pearson(score, rating)", 0, lambda texts, w: pearson(texts.scores, texts.truth, w), "rated"),
+    Metric(
+        "spearman_within_groups",
+        "Spearman within groups",
+        0,
+        lambda texts, w: spearman_within(texts.scores, texts.truth, texts.groups, w),
+        "rated",
+    ),
+    Metric(
+        "spearman_beyond_length",
+        "Spearman, length partialled out",
+        0,
+        lambda texts, w: partial_spearman(texts.scores, texts.truth, texts.lengths, w),
+        "rated",
+    ),
     Metric("auroc", "AUROC, upper v. lower half", 0.5, _auroc),
     Metric("pair_accuracy", "pair accuracy", 0.5, _won, "pairs"),
     Metric("preference_accuracy", "people's preferences shared", 0.5, _won, "preferences"),
@@ -162,12 +192,16 @@ def judged_by(
     judged = stories if len(stories) else sides
     middle = float(truth[judged].min() + truth[judged].max()) / 2 if len(judged) else np.nan
 
+    groups = np.unique([row.group for row in rows], return_inverse=True)[1].astype(np.intp)
+
     def texts(chosen: NDArray[np.intp]) -> Judged:
-        return Judged(scores[chosen], truth[chosen], lengths[chosen], middle, chosen)
+        return Judged(scores[chosen], truth[chosen], lengths[chosen], middle, chosen, groups[chosen])
 
     found: dict[Over, Judged] = {"texts": texts(judged if len(judged) else np.arange(len(rows)))}
     if len(judged):
         found["judged"] = texts(judged)
+    if len(stories):
+        found["rated"] = texts(stories)
     if 0 < len(stories) <= MOST_PAIRED:
         found["ratings"] = texts(stories)
     if len(quartets := crossed(rows)):
@@ -181,5 +215,7 @@ def judged_by(
         if kind.any():
             kept = kind & (won != 0)
             signed = lead[kept] * won[kept, None]
-            found[over] = Judged(signed, np.ones(len(signed)), lengths[first[kept]], np.nan, first[kept])
+            found[over] = Judged(
+                signed, np.ones(len(signed)), lengths[first[kept]], np.nan, first[kept], groups[first[kept]]
+            )
     return found

@@ -78,9 +78,46 @@ def pair_accuracy(creative: Floats, uncreative: Floats, weights: Floats | None =
 
 def spearman(scores: Floats, truth: Floats, weights: Floats | None = None) -> Floats:
     """Spearman rank correlation with ties; nan where a side is constant."""
+    return _correlation(scores, truth, weights, ranks)
+
+
+def pearson(scores: Floats, truth: Floats, weights: Floats | None = None) -> Floats:
+    """Pearson correlation, for which alone scores are used by more than their rank; nan where a side is constant."""
+    return _correlation(scores, truth, weights, lambda values, w: values[None])
+
+
+def partial_spearman(scores: Floats, truth: Floats, held: Floats, weights: Floats | None = None) -> Floats:
+    """Spearman of scores and truth with `held` `[N]` partialled out: what is left of it among texts alike in that."""
+    rho, with_truth, with_scores = (
+        spearman(scores, truth, weights),
+        spearman(held, truth, weights),
+        spearman(scores, held, weights),
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((rho - with_truth * with_scores) / np.sqrt((1 - with_truth**2) * (1 - with_scores**2)))
+
+
+def spearman_within(scores: Floats, truth: Floats, groups: NDArray[np.intp], weights: Floats | None = None) -> Floats:
+    """Mean of the groups' own Spearman correlations, each counted by its texts; those without any are left out."""
+    used = np.ones((1, len(truth))) if weights is None else weights
+    inside = [np.flatnonzero(groups == g) for g in np.unique(groups)]
+    inside = [members for members in inside if len(members) > 2]
+    if not inside:
+        return np.full((*(() if weights is None else (len(weights),)), _columns(scores).shape[1]), np.nan)
+    rho = np.stack([spearman(scores[members], truth[members], used[:, members]) for members in inside])  # [G, R, C]
+    size = np.stack([used[:, members].sum(1) for members in inside])[..., None] * np.isfinite(rho)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = np.asarray((np.nan_to_num(rho) * size).sum(0) / size.sum(0))
+    return found[0] if weights is None else found
+
+
+def _correlation(
+    scores: Floats, truth: Floats, weights: Floats | None, placed: Callable[[Floats, Floats], Floats]
+) -> Floats:
+    """Pearson correlation of what `placed(values, weights)` `[R, N]` makes of scores and truth."""
 
     def centred(values: Floats, w: Floats) -> Floats:
-        r = ranks(values, w)
+        r = placed(values, w)
         with np.errstate(invalid="ignore"):  # a resample may hold none of these rows
             return np.asarray(r - (w * r).sum(1, keepdims=True) / w.sum(1, keepdims=True))
 

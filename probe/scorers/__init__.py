@@ -14,7 +14,9 @@ from probe.scorers.mean_difference import MeanDifference
 from probe.scorers.pca import PCA
 from probe.scorers.perplexity import Perplexity
 from probe.scorers.random_directions import RandomDirections
+from probe.scorers.ridge_probe import RidgeProbe
 from probe.scorers.self_judgement import SelfJudgement
+from probe.scorers.surface_features import SurfaceFeatures
 from probe.scorers.type_token_ratio import TypeTokenRatio
 
 __all__ = [
@@ -33,7 +35,9 @@ __all__ = [
     "MeanDifference",
     "Perplexity",
     "RandomDirections",
+    "RidgeProbe",
     "Scorer",
     "SelfJudgement",
+    "SurfaceFeatures",
     "TypeTokenRatio",
 ]

@@ -4,35 +4,41 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
 from torch import Tensor
 
-from probe.data.reading import Passage
+from probe.data.reading import Passage, Row, Span
 from probe.metrics.ranks import Floats
 from probe.scorers.measure import Measure
 
 
-def fit_bag_of_words(texts: Sequence[str], labels: Sequence[int]) -> Pipeline:
-    """A logistic regression on word counts."""
-    model = make_pipeline(CountVectorizer(token_pattern=r"\w+"), LogisticRegression(max_iter=2000))
-    return model.fit(list(texts), list(labels))
+def fit_bag_of_words(rows: Sequence[Row], span: Span) -> Pipeline:
+    """A logistic regression on word counts for the sides of pairs; for ratings a ridge regression on tf-idf of words."""
+    texts = [row.passage(span).pooled for row in rows]
+    truth = np.array([row.truth for row in rows])
+    if any(row.side for row in rows):
+        return make_pipeline(CountVectorizer(token_pattern=r"\w+"), LogisticRegression(max_iter=2000)).fit(texts, truth)
+    return make_pipeline(TfidfVectorizer(token_pattern=r"\w+", sublinear_tf=True), Ridge()).fit(texts, truth)
 
 
-def bag_of_words_scores(train_texts: Sequence[str], train_labels: Sequence[int], texts: Sequence[str]) -> Floats:
-    """Scores `[N]` of a logistic regression on word counts, fitted on the training texts."""
-    return np.asarray(fit_bag_of_words(train_texts, train_labels).decision_function(list(texts)))
+def words_score(words: Pipeline, texts: Sequence[str]) -> Floats:
+    """The logit or the predicted rating `[N]` of each text."""
+    says = words.decision_function if hasattr(words, "decision_function") else words.predict
+    return np.asarray(says(list(texts)))
 
 
 class BagOfWords(Measure):
-    """The logit of a logistic regression on word counts; fitted anew from the training texts, so no checkpoint holds it."""
+    """What words alone say: the logit of a logistic regression on their counts, or a rating from their tf-idf.
+
+    It is fitted anew from the training texts, so no checkpoint holds it.
+    """
 
     def build(self) -> None:
         """Fits the regression."""
         super().build()
-        rows = self.data.rows["train"]
-        self.words = fit_bag_of_words([row.passage(self.span).pooled for row in rows], [int(row.truth) for row in rows])
+        self.words = fit_bag_of_words(self.data.rows["train"], self.span)
 
     @property
     def n_trainable(self) -> int:
@@ -40,5 +46,5 @@ class BagOfWords(Measure):
         return int(self.words[-1].coef_.size) + 1
 
     def measure(self, passages: Sequence[Passage]) -> Tensor:
-        """The logit `[N]` of each text."""
-        return torch.as_tensor(self.words.decision_function([passage.pooled for passage in passages]))
+        """The logit or the predicted rating `[N]` of each text."""
+        return torch.as_tensor(words_score(self.words, [passage.pooled for passage in passages]))

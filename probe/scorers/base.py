@@ -235,13 +235,13 @@ class Scorer(L.LightningModule, ABC):
 
     def provenance(self) -> dict[str, Any]:
         """Where this scorer comes from, for everything it saves."""
-        pairs = self.data.pairs
+        examples = self.data.examples
         return {
             **self.identity(),
             "lm": self.lm_spec.model,
             "concept": self.data.concept,
-            "n_pairs": len(pairs),
-            "n_groups": len({pair.group for pair in pairs}),
+            f"n_{self.data.examples_are}": len(examples),
+            "n_groups": len({example.group for example in examples}),
             "seed": self.data.seed,
             "versions": library_versions(),
         }

@@ -127,7 +127,7 @@ def newest_checkpoint(folder: Path, identity: Callable[[], Mapping[str, Any]]) -
 def learned_from(data: SplitRows) -> dict[str, Any]:
     """What identifies the rows that were learned from, or chosen on."""
     return {
-        "data_fingerprint": fingerprint([asdict(pair) for pair in data.pairs]),
+        "data_fingerprint": fingerprint([asdict(example) for example in data.examples]),
         "validation_fingerprint": fingerprint([asdict(row) for row in data.rows["validation"]]),
         "data_seed": data.seed,
     }

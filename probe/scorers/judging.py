@@ -13,8 +13,9 @@ from probe.metrics.bootstrap import Estimate
 from probe.metrics.evaluation import Evaluation, EvaluationSet, random_band
 from probe.metrics.people import People
 from probe.metrics.ranks import Floats, to_numpy
-from probe.scorers.bag_of_words import bag_of_words_scores
+from probe.scorers.bag_of_words import fit_bag_of_words, words_score
 from probe.scorers.base import Scorer
+from probe.scorers.surface_features import fit_surface, surface_score
 
 N_RANDOM = 200
 
@@ -24,12 +25,22 @@ def _length(scorer: Scorer, split: Split) -> Floats:
 
 
 def _bag_of_words(scorer: Scorer, split: Split) -> Floats:
-    rows = {s: scorer.data.rows[s] for s in ("train", split)}
-    texts = {s: [row.passage(scorer.span).pooled for row in rows[s]] for s in rows}
-    return bag_of_words_scores(texts["train"], [int(row.truth) for row in rows["train"]], texts[split])
+    return words_score(fit_bag_of_words(scorer.data.rows["train"], scorer.span), _texts(scorer, split))
 
 
-CONTROLS: dict[str, Callable[[Scorer, Split], Floats]] = {"length": _length, "bag_of_words": _bag_of_words}
+def _surface(scorer: Scorer, split: Split) -> Floats:
+    return surface_score(fit_surface(scorer.data.rows["train"], scorer.span), _texts(scorer, split))
+
+
+def _texts(scorer: Scorer, split: Split) -> list[str]:
+    return [row.passage(scorer.span).pooled for row in scorer.data.rows[split]]
+
+
+CONTROLS: dict[str, Callable[[Scorer, Split], Floats]] = {
+    "length": _length,
+    "surface": _surface,
+    "bag_of_words": _bag_of_words,
+}
 """Scores `[N]` of a split by cheap rivals, which stand beside every scorer's."""
 
 

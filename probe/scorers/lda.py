@@ -1,10 +1,12 @@
 """Linear discriminant analysis: the mean difference, seen through the classes' common covariance."""
 
+import numpy as np
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
 from probe.activations.pooling import Activations
+from probe.data.reading import labels
 from probe.metrics.ranks import to_numpy
 from probe.scorers.directional import DirectionalScorer
 
@@ -31,9 +33,12 @@ class LDA(DirectionalScorer):
     def finish_epoch(self) -> None:
         """Fits scikit-learn's LDA at every layer."""
         super().finish_epoch()
-        label = [int(row.truth) for row in self.data.rows["train"]]
+        label = np.array(labels(self.data.rows["train"]))
+        classed = label >= 0
         for i, x in enumerate(self.features["train"].pooled(self.pooling).unbind(1)):
-            found = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(to_numpy(x), label)
+            found = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(
+                to_numpy(x)[classed], label[classed]
+            )
             self.weight.data[i] = torch.as_tensor(found.coef_[0])
             self.bias[i] = float(found.intercept_[0])
 

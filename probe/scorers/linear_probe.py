@@ -5,14 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probe.activations.pooling import Activations
 from probe.errors import ProbeError
 from probe.lm.spec import LMSpec
 from probe.options.types import PositiveFloat, PositiveInt
-from probe.scorers.directional import DirectionalScorer
+from probe.scorers.linear_head import LinearHead
 
 
-class LinearProbe(DirectionalScorer):
+class LinearProbe(LinearHead):
     """L2-regularised logistic regression per layer, fitted by L-BFGS on the full batch; the score is the logit.
 
     The loss is scikit-learn's, divided by N: mean log loss + |w|^2 / (2 C N), on standardised features.
@@ -24,20 +23,9 @@ class LinearProbe(DirectionalScorer):
         reading: What to read and how to pool it, as `FrozenScorer` takes it.
     """
 
-    bias: torch.nn.Parameter
-    centre: Tensor
-    scale: Tensor
-
     def __init__(self, lm: LMSpec, *, C: PositiveFloat = 1.0, iterations: PositiveInt = 20, **reading: Any) -> None:  # noqa: N803
         super().__init__(lm, **reading)
         self.C, self.iterations = C, iterations
-
-    def build(self) -> None:
-        """Adds the bias and the standardisation."""
-        super().build()
-        self.bias = torch.nn.Parameter(torch.zeros(len(self.weight)))
-        self.register_buffer("centre", torch.zeros_like(self.weight))
-        self.register_buffer("scale", torch.ones_like(self.weight))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """L-BFGS on all layers together: their losses are independent, so their sum has the same minimum."""
@@ -60,10 +48,9 @@ class LinearProbe(DirectionalScorer):
     def training_step(self, batch: dict[str, Tensor], _: int) -> None:
         """One L-BFGS run of `iterations` steps on the full batch."""
         activations, label = self.stream(batch)
-        x = activations.pooled(self.pooling)
-        self.centre.copy_(x.mean(0))
-        self.scale.copy_(x.std(0, correction=0).clamp_min(1e-12))
-        z, target = (x.to(self.device) - self.centre) / self.scale, label.to(self.device, torch.float32)[:, None]
+        classed = label >= 0
+        z = self.standardise(activations.pooled(self.pooling)[classed])
+        target = label[classed].to(self.device, torch.float32)[:, None]
         optimizer = self.optimizers()
 
         def closure() -> Tensor:
@@ -85,12 +72,3 @@ class LinearProbe(DirectionalScorer):
             logits, target.expand_as(logits), reduction="none"
         ).mean(0)
         return log_loss + self.weight.square().sum(-1) / (2 * self.C * len(z))
-
-    def unit_vectors(self) -> Tensor:
-        """The coefficients taken back to the residual stream's own coordinates, w / scale, normalised."""
-        return torch.nn.functional.normalize(self.weight / self.scale, dim=-1)
-
-    def score_activations(self, activations: Activations) -> Tensor:
-        """The logit of each layer's probe."""
-        z = (activations.pooled(self.pooling) - self.centre.cpu()) / self.scale.cpu()
-        return torch.einsum("nld,ld->nl", z, self.weight.detach().cpu()) + self.bias.detach().cpu()

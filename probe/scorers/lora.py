@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from probe.activations.extractor import ActivationExtractor
-from probe.data.reading import Passage, Pooling, Span
+from probe.data.reading import Passage, Pooling, Span, labels
 from probe.data.splits import Split
 from probe.directions.direction import ClassSums, cosine_scores, mean_difference
 from probe.files import atomic_write
@@ -106,7 +106,7 @@ class LoRAScorer(Scorer):
         """The layer that MeanDifference would choose; the only one there is, where one was asked for."""
         train, validation = self.features["train"], self.features["validation"]
         sums = ClassSums(len(train.layers), self.lm.hidden_size)
-        sums.update(train.pooled(self.pooling), torch.tensor([row.truth for row in self.data.rows["train"]]))
+        sums.update(train.pooled(self.pooling), torch.tensor(labels(self.data.rows["train"])))
         vectors, _ = mean_difference(sums.compute()[0])
         scores = to_numpy(cosine_scores(validation.unit_mean, vectors))
         rho = EvaluationSet(self.data.rows["validation"]).spearman_of(dict(zip(train.layers, scores.T, strict=True)))

@@ -13,10 +13,16 @@ from probe.files import atomic_write
 from probe.scorers.lora import LoRAScorer
 
 
+def standardised(ratings: Sequence[float]) -> Tensor:
+    """Ratings `[N]` with mean 0 and standard deviation 1."""
+    truth = torch.tensor(ratings)
+    return (truth - truth.mean()) / truth.std(correction=0).clamp_min(1e-12)
+
+
 class LoRAProbe(LoRAScorer):
     """Low-rank adapters in blocks 0 to `layer`, and a linear head on the pooled states there, trained end to end.
 
-    The score is the head's logit.
+    The score is the head's logit; where ratings are learned from, by the squared error, it is their standardised prediction.
     """
 
     centre: Tensor
@@ -37,15 +43,20 @@ class LoRAProbe(LoRAScorer):
         self.head = nn.Linear(x.shape[1], 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        self._encoded = self.lm.encode([row.passage(self.span) for row in self.data.rows["train"]])
+        rows = self.data.rows["train"]
+        self._ratings = standardised([row.truth for row in rows]) if self.data.rated else None
+        self._encoded = self.lm.encode([row.passage(self.span) for row in rows])
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        """The mean log loss of the rows that have a class."""
+        """The mean log loss of the rows that have a class, or the mean squared error of the ratings."""
         states = self.reader.states(self._encoded, batch["row"].tolist())[:, POOLINGS.index(self.pooling), 0]
-        weight = (batch["label"] >= 0).float()
-        loss = nn.functional.binary_cross_entropy_with_logits(
-            self.logits(states), batch["label"].clamp_min(0).float(), weight, reduction="sum"
-        ) / weight.sum().clamp_min(1)
+        if self._ratings is None:
+            weight = (batch["label"] >= 0).float()
+            loss = nn.functional.binary_cross_entropy_with_logits(
+                self.logits(states), batch["label"].clamp_min(0).float(), weight, reduction="sum"
+            ) / weight.sum().clamp_min(1)
+        else:
+            loss = nn.functional.mse_loss(self.logits(states), self._ratings[batch["row"].cpu()].to(states))
         self.log("train/loss", loss, prog_bar=True)
         return loss
 

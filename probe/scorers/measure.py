@@ -4,18 +4,19 @@ from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from probe.data.reading import Passage
-from probe.metrics.ranks import auroc, to_numpy
+from probe.metrics.ranks import spearman, to_numpy
 from probe.scorers.base import Scorer
 
 Asked = TypeVar("Asked", bound=Hashable)
 
 
 class Measure(Scorer):
-    """A number of a text; whether more of it means more creative is learned from the training pairs, nothing else is."""
+    """A number of a text; whether more of it means more creative is learned from the training texts, nothing else is."""
 
     sign: torch.nn.Parameter
 
@@ -42,8 +43,8 @@ class Measure(Scorer):
         """Gives the measure the sign that ranks the training texts better than chance."""
         rows = self.data.rows["train"]
         values = to_numpy(self.measure([row.passage(self.span) for row in rows]))
-        area = auroc(values, torch.tensor([row.truth for row in rows]).numpy() == 1)[0]
-        self.sign.data.fill_(-1.0 if area < 0.5 else 1.0)
+        rho = spearman(values, np.array([row.truth for row in rows]))[0]
+        self.sign.data.fill_(-1.0 if rho < 0 else 1.0)
 
     def score(self, passages: Sequence[Passage]) -> Tensor:
         """The measure with its sign `[N, 1]`."""

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from probe.activations.extractor import ActivationExtractor
 from probe.activations.pooling import Activations
 from probe.activations.store import ActivationStore
-from probe.data.splits import ContrastData, Split
+from probe.data.splits import Split, SplitRows
 from probe.errors import ProbeError
 from probe.lm.frozen import FrozenLM
 from probe.lm.sources import cached
@@ -17,23 +17,24 @@ from probe.scorers.base import Scorer
 from probe.scorers.checkpoints import Checkpoint, check_shapes, differences, learned_from
 
 
-class RowsLearnedFrom(ContrastData):
+class RowsLearnedFrom(SplitRows):
     """The rows of a run, read when they are first asked for, and refused where they are others by now.
 
     Args:
         made: What the checkpoint says that it learned from.
-        settings: Of ContrastData.
+        data: What reads them.
     """
 
-    def __init__(self, made: Mapping[str, Any], **settings: Any) -> None:
-        super().__init__(**settings)
-        self.made = made
+    def __init__(self, made: Mapping[str, Any], data: SplitRows) -> None:
+        super().__init__({}, [], data.batch_size, data.seed)
+        self.made, self.data, self.concept, self.examples_are = made, data, data.concept, data.examples_are
 
     def setup(self, stage: str) -> None:
         """Reads them once."""
         if self.rows:
             return
-        super().setup(stage)
+        self.data.setup(stage)
+        self.rows, self.examples = self.data.rows, self.data.examples
         ours = learned_from(self)
         if reason := differences({name: self.made.get(name) for name in ours}, ours):
             self.rows = {}

@@ -50,7 +50,7 @@ class SavedScorer:
                 "chat_template_kwargs": made.get("lm_chat_template_kwargs", {}),
             }
             return FrozenLM.load(LMSpec(made["lm"], made.get("lm_dtype", "auto"), **told))
-        spec, made = LMSpec(**self._settings[1]["lm"]), self._checkpoint["scorer"]
+        spec, made = LMSpec(**self._settings[2]["lm"]), self._checkpoint["scorer"]
         return FrozenLM.load(replace(spec, dtype=made.get("lm_dtype", spec.dtype)))
 
     @property
@@ -61,8 +61,8 @@ class SavedScorer:
     @cached_property
     def scorer(self) -> Scorer:
         """Its scorer, with what it learned."""
-        kind, settings = self._settings
-        data = RowsLearnedFrom(self._checkpoint["scorer"], **settings["data"])
+        kind, data_kind, settings = self._settings
+        data = RowsLearnedFrom(self._checkpoint["scorer"], data_kind(**settings["data"]))
         return restore(kind(lm=self.lm.spec, **settings["model"]), self.lm, self._checkpoint, data)
 
     @cached_property
@@ -70,7 +70,7 @@ class SavedScorer:
         return read_checkpoint(self.folder / CHECKPOINT)
 
     @cached_property
-    def _settings(self) -> tuple[type[Scorer], dict[str, dict[str, Any]]]:
+    def _settings(self) -> tuple[type[Scorer], Any, dict[str, dict[str, Any]]]:
         return read_settings(self.folder / "config.yaml")
 
     @property

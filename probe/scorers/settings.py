@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from probe.data.splits import ContrastData
+from probe.data.rated import RatedData
+from probe.data.splits import ContrastData, SplitRows
 from probe.errors import ProbeError
 from probe.lm.spec import LMSpec
 from probe.options.parsing import OneSentence, check_settings
@@ -14,10 +15,11 @@ from probe.options.yaml_text import bounded
 from probe.scorers.base import Scorer
 
 SECTIONS = ("lm", "model", "data")
+DATA: dict[str, type[SplitRows]] = {kind.__name__: kind for kind in (ContrastData, RatedData)}
 
 
-def read_settings(file: Path) -> tuple[type[Scorer], dict[str, dict[str, Any]]]:
-    """The class of a run's scorer, and what its sections `lm`, `model` and `data` say.
+def read_settings(file: Path) -> tuple[type[Scorer], type[SplitRows], dict[str, dict[str, Any]]]:
+    """The classes of a run's scorer and data, and what its sections `lm`, `model` and `data` say.
 
     Raises:
         ProbeError: where the file cannot be read, or names a class that is not there, or something that only the person who
@@ -27,8 +29,9 @@ def read_settings(file: Path) -> tuple[type[Scorer], dict[str, dict[str, Any]]]:
         config = yaml.safe_load(bounded(file.read_text(encoding="utf-8")))
         sections = {name: _arguments(config[name]) for name in SECTIONS}
         kind = _scorer_called(str(config["model"]["class_path"]))
-        if (data := str(config["data"]["class_path"])).rpartition(".")[2] != ContrastData.__name__:
-            raise ValueError(f"its data are {data}")
+        data = DATA.get((named := str(config["data"]["class_path"])).rpartition(".")[2])
+        if data is None:
+            raise ValueError(f"its data are {named}")
     except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, ProbeError):
             raise
@@ -39,11 +42,11 @@ def read_settings(file: Path) -> tuple[type[Scorer], dict[str, dict[str, Any]]]:
     parser = OneSentence(prog=str(file))
     parser.add_class_arguments(LMSpec, "lm")
     parser.add_class_arguments(kind, "model", skip={"lm"})
-    parser.add_class_arguments(ContrastData, "data")
+    parser.add_class_arguments(data, "data")
     settings = parser.parse_object(sections)
     check_settings(settings, [])
     as_data = settings.as_dict()
-    return kind, {name: as_data[name] for name in SECTIONS}
+    return kind, data, {name: as_data[name] for name in SECTIONS}
 
 
 def _arguments(section: Mapping[str, Any]) -> dict[str, Any]:

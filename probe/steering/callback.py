@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probe.data.reading import Passage
+from probe.data.reading import Passage, labels
 from probe.directions.direction import as_layers, mean_difference, random_directions
 from probe.files import write_json_lines
 from probe.lm.operators import OPERATORS, heeds_strength, operator_called
@@ -124,12 +124,12 @@ class SteeringCallback(L.Callback):
 
     def _steer(self, scorer: DirectionalScorer | LoRAScorer) -> None:
         rows = scorer.data.rows["validation"]
-        groups = sorted({row.group for row in rows if row.side})
+        groups = sorted({rows[i].group for i, label in enumerate(labels(rows)) if label >= 0})
         if len(groups) < 2:
             return
         prompt_groups = groups[: len(groups) // 2]
         prompts = [*(self.prompts or dull_prompts(rows, prompt_groups))][: self.n_prompts]
-        self.group_of = {row.prompt: row.group for row in rows if row.side}
+        self.group_of = {row.prompt: row.group for row in rows}
         self.layer, other = scorer.chosen_layer, self._other_direction(scorer, set(prompt_groups))
         direction = None if isinstance(scorer, LoRAScorer) else scorer.direction()
         meet(self.witnesses, Case(scorer.lm, direction, scorer.data.concept))
@@ -233,8 +233,8 @@ class SteeringCallback(L.Callback):
         rows = scorer.data.rows["validation"]
         h = scorer.features["validation"].pooled(scorer.pooling)[:, scorer.extractor.layers.index(scorer.chosen_layer)]
         sides = [
-            [i for i, r in enumerate(rows) if r.side == side and r.group not in taken]
-            for side in ("uncreative", "creative")
+            [i for i, label in enumerate(labels(rows)) if label == of_class and rows[i].group not in taken]
+            for of_class in (0, 1)
         ]
         return mean_difference(torch.stack([h[side].mean(0) for side in sides])[:, None])[0][0]
 

@@ -119,7 +119,7 @@ def open_direction(
         files.pairs, files.validation_stories, files.test_stories, fractions=files.fractions, seed=files.seed
     )
     data.setup("fit")
-    if fingerprint([asdict(pair) for pair in data.pairs]) != found.provenance.get("data_fingerprint"):
+    if fingerprint([asdict(pair) for pair in data.examples]) != found.provenance.get("data_fingerprint"):
         raise ProbeError(
             f"{folder}: this direction was fitted on other pairs than `data` gives for training, so its held-out prompts are "
             "not known; use the data section of its config.yaml."
@@ -200,7 +200,8 @@ def _ground(
 def dull_prompts(rows: Sequence[Row], groups: Sequence[str] | None = None) -> list[str]:
     """Uncreative prompts of the given groups, or of all, a first one of every group before a second of any."""
     ours = sorted((row for row in rows if groups is None or row.group in groups), key=lambda row: row.group)
-    return [dull.prompt for _, dull in _spread(_pairs(ours))]
+    both = _pairs(ours) or [(row, row) for row in ours]  # a rated text's prompt asks for nothing in particular
+    return [dull.prompt for _, dull in _spread(both)]
 
 
 def _pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:

@@ -2,13 +2,24 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from probe.data.reading import Row, pair_rows, preference_rows
 from probe.data.rows import Preference, TextPair
 from probe.metrics.bootstrap import Estimate, group_bootstrap
 from probe.metrics.evaluation import EvaluationSet, nearest_to, random_band, tied_layers
 from probe.metrics.metric import METRICS
-from probe.metrics.ranks import Floats, auroc, kendall_tau_b, order_accuracy, pair_accuracy, spearman
+from probe.metrics.ranks import (
+    Floats,
+    auroc,
+    kendall_tau_b,
+    order_accuracy,
+    pair_accuracy,
+    partial_spearman,
+    pearson,
+    spearman,
+    spearman_within,
+)
 
 
 def estimate(value: float, standard_error: float = 0.0) -> Estimate:
@@ -28,6 +39,10 @@ def pairs_of(n_groups: int = 25, per_group: int = 2) -> list[Row]:
 
 def truth_of(rows: list[Row]) -> Floats:
     return np.array([row.truth for row in rows])
+
+
+def groups_of(rows: list[Row]) -> NDArray[np.intp]:
+    return np.unique([row.group for row in rows], return_inverse=True)[1]
 
 
 def noisy(rows: list[Row], noise: float, seed: int) -> Floats:
@@ -90,6 +105,9 @@ def test_every_number_over_stories_is_its_metric_function() -> None:
             "spearman_high": spearman(s[high], truth[high]),
             "kendall_tau_b": kendall_tau_b(s, truth),
             "order_accuracy": order_accuracy(s, truth),
+            "pearson": pearson(s, truth),
+            "spearman_within_groups": spearman_within(s, truth, groups_of(stories)),
+            "spearman_beyond_length": partial_spearman(s, truth, tokens),
             "auroc": auroc(s, high),
             "pair_accuracy": pair_accuracy(p[::2], p[1::2]),
             "length": spearman(s, tokens),
@@ -125,6 +143,7 @@ def test_metrics_over_all_pairs_of_stories_are_left_out_where_they_would_need_gi
 def test_every_interval_over_stories_is_that_of_rows_drawn_for_real() -> None:
     rows = [Row("p", "t", f"edge-{rating}", rating) for rating in (1.0, 3.0, 5.0)] + story_rows()
     truth, x, lengths = truth_of(rows), noisy(rows, 2.0, 0), noisy(rows, 5.0, 1)
+    groups = groups_of(rows)
     table = EvaluationSet(rows).evaluate({"x": x}, lengths, n_resamples=40).estimates
 
     def metrics_of(drawn: Floats) -> Floats:
@@ -132,7 +151,8 @@ def test_every_interval_over_stories_is_that_of_rows_drawn_for_real() -> None:
         low, high = y < 3, y > 3
         halves = (spearman(s[low], y[low]), spearman(s[high], y[high]))
         area, over_pairs = auroc(s[y != 3], high[y != 3]), (kendall_tau_b(s, y), order_accuracy(s, y))
-        return np.concatenate([spearman(s, y), *halves, *over_pairs, area, spearman(s, lengths[drawn])])
+        rated = pearson(s, y), spearman_within(s, y, groups[drawn]), partial_spearman(s, y, lengths[drawn])
+        return np.concatenate([spearman(s, y), *halves, *over_pairs, *rated, area, spearman(s, lengths[drawn])])
 
     def statistic(weights: Floats) -> Floats:
         return np.stack([metrics_of(np.repeat(np.arange(len(rows)), w.astype(int))) for w in weights])

@@ -10,6 +10,7 @@ from probe.data.reading import crossed_rows, pair_rows, preference_rows, story_r
 from probe.data.rows import CrossedText, Preference, RatedText, TextPair
 from probe.metrics.evaluation import EvaluationSet
 from probe.metrics.metric import METRICS, Metric, judged_by
+from probe.scorers.judging import CONTROLS
 from probe.verbs.compare.crossfit import ContrastSet, CrossFit
 from probe.verbs.compare.figures import interval_plot
 from probe.verbs.compare.sheets import Sheet
@@ -46,7 +47,7 @@ def one_more() -> Iterator[None]:
 @pytest.mark.usefixtures("one_more")
 def test_one_entry_is_in_the_evaluation_its_files_its_table_and_its_figure() -> None:
     rows = story_rows(STORIES)
-    columns = {name: RNG.normal(size=len(rows)) for name in ("layer_0", "layer_1", "length", "bag_of_words")}
+    columns = {name: RNG.normal(size=len(rows)) for name in ("layer_0", "layer_1", *CONTROLS)}
     found = EvaluationSet(rows).evaluate(columns, np.arange(len(rows)), 20)
     assert found.estimates["best_on_top"]["layer_0"].n == len(rows)
     assert any(record["metric"] == "best_on_top" for record in found.as_records())
@@ -79,7 +80,7 @@ def test_every_metric_goes_over_what_it_says_and_knows_its_chance() -> None:
     rows = pair_rows(PAIRS) + story_rows(STORIES) + preference_rows(VOTES) + crossed_rows(CROSSED)
     judged = judged_by(rows, RNG.normal(size=(len(rows), 400)), RNG.normal(size=len(rows)))
     assert {over: len(of.rows) for over, of in judged.items()} == {
-        "texts": len(STORIES), "judged": len(STORIES), "ratings": len(STORIES), "pairs": len(PAIRS),
+        "texts": len(STORIES), "judged": len(STORIES), "rated": len(STORIES), "ratings": len(STORIES), "pairs": len(PAIRS),
         "preferences": 16, "crossed": len(CROSSED),
     }  # fmt: skip
     for metric in METRICS:

@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 import torch
 from numpy.typing import NDArray
+from scipy.stats import pearsonr, rankdata, spearmanr
 from sklearn.metrics import roc_auc_score
 
 from probe.metrics.bootstrap import (
@@ -28,7 +29,10 @@ from probe.metrics.ranks import (
     mean,
     order_accuracy,
     pair_accuracy,
+    partial_spearman,
+    pearson,
     spearman,
+    spearman_within,
     to_numpy,
 )
 
@@ -521,3 +525,37 @@ def test_row_scores_of_two_processes_join_into_one_table() -> None:
     rows, read = ours.compute()
     assert rows.tolist() == list(range(9))
     np.testing.assert_array_equal(read, to_numpy(scores))
+
+
+def test_pearson_is_scipys_and_weights_are_repetitions() -> None:
+    rng = np.random.default_rng(0)
+    scores, truth, times = rng.normal(size=(40, 2)), rng.normal(size=40), rng.integers(0, 4, size=40)
+    for c in range(2):
+        assert pearson(scores, truth)[c] == pytest.approx(pearsonr(scores[:, c], truth)[0], abs=1e-12)
+        repeated = pearsonr(np.repeat(scores[:, c], times), np.repeat(truth, times))[0]
+        assert pearson(scores, truth, times[None].astype(float))[0, c] == pytest.approx(repeated, abs=1e-12)
+
+
+def test_partial_spearman_is_the_correlation_of_what_ranks_of_length_leave_of_both() -> None:
+    rng = np.random.default_rng(0)
+    length = rng.normal(size=200)
+    scores, truth = length + rng.normal(size=200), length + rng.normal(size=200)
+    x, y, z = (rankdata(values) for values in (scores, truth, length))
+    left = [values - np.polyval(np.polyfit(z, values, 1), z) for values in (x, y)]
+    found = partial_spearman(scores, truth, length)
+    assert found == pytest.approx(pearsonr(*left)[0], abs=1e-12)
+    assert abs(found) < 0.15 < spearman(scores, truth)
+
+
+def test_spearman_within_groups_sees_nothing_of_what_differs_between_them() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(20), 10)
+    between, inside = np.repeat(rng.normal(size=20) * 10, 10), rng.normal(size=200)
+    assert spearman(between + inside, between - inside) > 0.9
+    assert spearman_within(between + inside, between - inside, groups) == pytest.approx(-1)
+    weights = np.repeat(rng.integers(0, 3, size=(2, 20)), 10, axis=1).astype(float)
+    noisy = inside + rng.normal(size=200)
+    own = np.array([spearmanr(noisy[groups == g], inside[groups == g])[0] for g in range(20)])
+    expected = [np.average(own, weights=w[::10]) for w in weights]
+    np.testing.assert_allclose(spearman_within(noisy, inside, groups, weights)[:, 0], expected, atol=1e-12)
+    assert np.isnan(spearman_within(noisy, inside, np.arange(200)))
