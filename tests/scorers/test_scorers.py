@@ -207,7 +207,7 @@ def test_the_layer_is_chosen_on_validation_and_only_then_read_on_test(
     assert set(judge.judge(scorer, "validation").margins) == set()
     trainer.test(scorer, datamodule=trainer.datamodule, verbose=False)
     assert scorer.chosen_layer == chosen
-    assert set(judge.judge(scorer, "test").margins) == {"length", "bag_of_words"}
+    assert set(judge.judge(scorer, "test").margins) == {"length", "surface", "bag_of_words"}
 
 
 def test_of_layers_that_tie_a_scorer_without_a_direction_takes_the_one_nearest_the_middle(
@@ -371,7 +371,7 @@ def test_random_directions_are_the_band_of_the_report_drawn_chosen_and_signed_by
         assert split == "test" or (band >= 0).all()
     assert {0, 1, 2} == set(scorer.layer_of.tolist())
     assert Judge().judge(scorer, "test").evaluation.estimates["spearman"].keys() == {
-        scorer.chosen, "length", "bag_of_words",
+        scorer.chosen, "length", "surface", "bag_of_words",
     }  # fmt: skip
 
 

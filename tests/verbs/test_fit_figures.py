@@ -10,6 +10,7 @@ from probe.data.reading import Row, pair_rows
 from probe.data.rows import TextPair
 from probe.metrics.bootstrap import Estimate
 from probe.metrics.evaluation import Evaluation, EvaluationSet
+from probe.scorers.judging import CONTROLS
 from probe.steering.effects import curves
 from probe.steering.measuring import SteeredText
 from probe.verbs.fit.figures import layer_curve, metrics_table, pictures, steering_curves
@@ -18,7 +19,7 @@ from probe.verbs.fit.figures import layer_curve, metrics_table, pictures, steeri
 def evaluated(rows: list[Row]) -> Evaluation:
     rng = np.random.default_rng(0)
     columns = {f"layer_{k}": rng.normal(size=len(rows)) for k in range(30)}
-    columns |= {name: rng.normal(size=len(rows)) for name in ("length", "bag_of_words")}
+    columns |= {name: rng.normal(size=len(rows)) for name in CONTROLS}
     return EvaluationSet(rows).evaluate(columns, rng.normal(size=len(rows)), 20)
 
 
@@ -37,7 +38,7 @@ def test_what_pairs_alone_cannot_tell_has_neither_picture_nor_column() -> None:
     assert set(PAIRS.told) == {"spearman", "auroc", "pair_accuracy", "length"}
     head, _, *rows = metrics_table(PAIRS).splitlines()
     assert "low" not in head
-    assert len(rows) == 32
+    assert len(rows) == 30 + len(CONTROLS)
 
 
 def test_the_first_picture_is_what_steering_did_and_cost() -> None:

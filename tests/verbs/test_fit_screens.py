@@ -60,7 +60,7 @@ def test_thirty_layers_are_a_table_of_at_most_eight_rows_that_fits_eighty_column
     start = next(i for i, line in enumerate(lines) if set(line) == {"─"})
     rows = lines[start + 1 : lines.index("", start)]
     assert [row.split("  ")[0] for row in rows] == [
-        "16", "17 (chosen)", "18", "length", "bag of words", "27 others", "200 random",
+        "16", "17 (chosen)", "18", "length", "surface", "bag of words", "27 others", "200 random",
     ]  # fmt: skip
     assert not any("…" in line for line in lines)
 
@@ -80,14 +80,14 @@ def test_the_verdict_stands_before_the_figures_and_is_three_sentences(show: Show
     assert said.startswith(
         "Verdict: layer 17 tells creative texts from uncreative ones, on 30 topics that it never saw"
     )
-    assert "It beats length, bag of words and random directions. It does not show" in said
+    assert "It beats length, surface, bag of words and random directions. It does not show" in said
     assert "tie on validation" in figures
 
 
 def test_a_score_that_beats_nothing_is_said_to_tell_nothing(show: Show) -> None:
     said = " ".join(show(weight=0.0).split())
     assert "is NOT shown to tell creative texts" in said
-    assert "It does NOT clearly beat length, bag of words and random directions" in said
+    assert "It does NOT clearly beat length, surface, bag of words and random directions" in said
 
 
 def test_another_concept_is_called_by_its_name(show: Show) -> None:
