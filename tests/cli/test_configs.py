@@ -29,6 +29,9 @@ def test_the_config_runs(
     small_sets["test_preferences"] = str(tmp_path / "compared.jsonl")
     better = {"text_a": "The lamp stood.", "text_b": "The lamp swam.", "preferred": "b", "group": "lamps"}
     Path(small_sets["test_preferences"]).write_text(json.dumps(better) + "\n")
+    stories = [path for name, path in small_sets.items() if name.endswith("_stories")]
+    small_sets["texts"] = str(tmp_path / "rated.jsonl")
+    Path(small_sets["texts"]).write_text("".join(Path(path).read_text() for path in stories))
     if "\nscorers:" in config.read_text():
         small = [f"--data.{name}={path}" for name, path in small_sets.items() if f"{name}:" in config.read_text()]
         lms = ["--lms", f"[{{model: {tiny_lm_folder}, device: cpu}}]"]

@@ -40,7 +40,7 @@ def test_no_fit_sees_a_group_that_it_is_judged_on_nor_learns_from_one_that_it_ch
             tested = {g for g, fold in crossfit.fold_of.items() if fold == part.index}
             assert not tested & (seen["train"] | seen["validation"])
             assert not seen["train"] & seen["validation"]
-            assert {p.group for p in data.pairs} == seen["train"]
+            assert {p.group for p in data.examples} == seen["train"]
             assert len(seen["train"]) >= 10
 
 
@@ -112,3 +112,30 @@ def test_one_name_for_two_sets_and_a_single_fold_are_refused() -> None:
         CrossFit(main, {"main": rated(range(3))}, {})
     with pytest.raises(ProbeError, match="at least 2, found 1"):
         CrossFit(main, {}, {}, n_folds=1)
+
+
+def test_ratings_are_learned_from_whole_and_choose_the_layer_on_groups_of_their_own() -> None:
+    texts = rated(range(20))
+    crossfit = CrossFit(
+        {"people": ContrastSet(texts, "response"), "instructions": ContrastSet(pairs(range(30, 50)), "prompt")},
+        {}, {}, choose_on="people",
+    )  # fmt: skip
+    assert crossfit.metric_of("people") == "spearman"
+    for part in crossfit.folds:
+        data = crossfit.training("people", part, 0)
+        learned, chosen, judged = (
+            {row.group for row in rows}
+            for rows in (
+                *data.rows.values(),
+                [crossfit.tests["people"].rows[i] for i in crossfit.rows_in("people", part.index)],
+            )
+        )
+        assert not learned & chosen and not judged & (learned | chosen)
+        assert learned | chosen | judged == {text.group for text in texts}
+        rows = data.rows["train"] + data.rows["validation"]
+        assert len(rows) == len(set(rows)) == sum(text.group in learned | chosen for text in texts)
+        assert all(row.is_story for row in rows) and data.rated and data.examples_are == "texts"
+        assert crossfit.crossed(part.index) == []
+        carried = crossfit.training("instructions", part, 0)
+        assert all(row.side for row in carried.rows["train"]) and carried.examples_are == "pairs"
+        assert {row.group for row in carried.rows["validation"]} == learned | chosen

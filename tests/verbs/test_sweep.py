@@ -94,7 +94,7 @@ def test_no_group_is_searched_and_judged_nor_scores_its_own_prompts_nor_trained_
     group_of = {row.prompt: row.group for rows in data.rows.values() for row in rows if row.side}
     searched, judged = ({group_of[p] for p in ground.prompts} for ground in (search, test))
     assert not searched & judged
-    assert not (searched | judged) & {pair.group for pair in data.pairs}
+    assert not (searched | judged) & {pair.group for pair in data.examples}
     dull = {row.prompt for rows in data.rows.values() for row in rows if row.side == "uncreative"}
     assert {*search.prompts, *test.prompts} <= dull
     assert [group_of[p] for p in test.creative] == [group_of[p] for p in test.prompts] == list(test.groups)

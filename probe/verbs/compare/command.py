@@ -25,15 +25,17 @@ class ComparedData:
     """The files of a comparison.
 
     Args:
-        pairs: JSONL or CSV of the contrastive pairs that all scorers learn from.
+        pairs: JSONL or CSV of the contrastive pairs that all scorers learn from; or give `texts`.
+        texts: JSONL or CSV of rated texts (text, rating, group) to learn from in place of pairs, and to be judged by.
         validation_stories: Rated texts: inside the training groups they choose layers, and they are judged on too.
         test_stories: Rated texts on which the scorers are compared.
         test_preferences: Compared texts.
         test_crossed: Texts on which idea and style are crossed.
-        transfer: Further sets of pairs by name: fitted on one, judged on all.
+        transfer: Further sets of pairs by name: fitted on one, judged on all. A contestant's `contrast` names one of these.
     """
 
-    pairs: FilePath
+    pairs: FilePath | None = None
+    texts: FilePath | None = None
     validation_stories: FilePath | None = None
     test_stories: FilePath | None = None
     test_preferences: FilePath | None = None
@@ -77,7 +79,7 @@ def run(
     if reference not in scorers:
         raise ProbeError(f"--reference {reference}: expected one of {', '.join(scorers)}; name one of these.")
     for name, contestant in scorers.items():
-        if contestant.contrast not in (None, *(sets := ["pairs", *data.transfer])):
+        if contestant.contrast not in (None, *(sets := ["pairs" if data.pairs else "texts", *data.transfer])):
             raise ProbeError(
                 f"scorers.{name}.contrast: expected one of {', '.join(sets)}, found {contestant.contrast!r}; name one of these."
             )
@@ -100,10 +102,13 @@ def run(
 
 
 def _crossfit(data: ComparedData, span: Span, folds: int, seed: int, concept: str) -> "CrossFit":
-    pairs, texts = read_contrast(data.pairs)
+    if bool(data.pairs) == bool(data.texts):
+        raise ProbeError("data: expected either `pairs` or `texts` to learn from, found both or none; give one.")
+    learned_from = str(data.pairs or data.texts)
+    pairs, texts = read_contrast(learned_from) if data.pairs else ([], read_rows(learned_from, RatedText))
     files = [
         f
-        for f in (data.pairs, data.validation_stories, data.test_stories, data.test_preferences, data.test_crossed)
+        for f in (learned_from, data.validation_stories, data.test_stories, data.test_preferences, data.test_crossed)
         if f
     ]
     names = [Path(f).stem for f in files] + list(data.transfer)
@@ -113,22 +118,24 @@ def _crossfit(data: ComparedData, span: Span, folds: int, seed: int, concept: st
                 f"data: expected files and transfer sets with names of their own, found {name!r} twice; rename one."
             )
     rated = {Path(f).stem: read_rows(f, RatedText) for f in (data.validation_stories, data.test_stories) if f}
-    if texts:
-        rated[f"{Path(data.pairs).stem}_texts"] = texts
+    if texts and pairs:
+        rated[f"{Path(learned_from).stem}_texts"] = texts
     preferences = {Path(f).stem: read_rows(f, Preference) for f in (data.test_preferences,) if f}
     crossed = {Path(f).stem: read_crossed(f) for f in (data.test_crossed,) if f}
     others = {name: read_contrast(file)[0] for name, file in data.transfer.items()}
     from probe.verbs.compare.crossfit import ContrastSet, CrossFit
 
-    main = Path(data.pairs).stem
-    contrasts = {main: ContrastSet(pairs, span)}
-    if span == "response":
+    main = Path(learned_from).stem
+    contrasts = {main: ContrastSet(pairs or texts, span if pairs else "response")}
+    if span == "response" and pairs:
         contrasts[f"{main}: prompts"] = ContrastSet(pairs, "prompt")
     for name, found in others.items():
         told = all(pair.response_creative and pair.response_uncreative for pair in found)
         contrasts[name] = ContrastSet(found, span if told else "prompt" if span == "response" else span)
-    choose_on = Path(data.validation_stories).stem if data.validation_stories else None
-    judged_on = Path(data.test_stories or data.test_crossed or data.validation_stories or data.pairs).stem
+    choose_on = Path(data.validation_stories).stem if data.validation_stories else None if pairs else main
+    judged_on = Path(
+        data.test_stories or data.test_crossed or (data.pairs and data.validation_stories) or learned_from
+    ).stem
     return CrossFit(contrasts, rated, preferences, choose_on, judged_on, folds, seed, concept, crossed)
 
 

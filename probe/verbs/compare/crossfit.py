@@ -1,7 +1,7 @@
 """Cross-fitting over groups: every group is tested once, by scorers that were fitted and chosen on other groups."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,10 +20,35 @@ VALIDATION_SHARE = 0.2
 
 @dataclass(frozen=True)
 class ContrastSet:
-    """Pairs to learn from, read over one span."""
+    """Pairs, or rated texts, to learn from, read over one span."""
 
-    pairs: Sequence[TextPair]
+    examples: Sequence[TextPair] | Sequence[RatedText]
     span: Span
+
+    @property
+    def pairs(self) -> list[TextPair]:
+        """The pairs; none where ratings are learned from."""
+        return [example for example in self.examples if isinstance(example, TextPair)]
+
+    @property
+    def rated(self) -> list[RatedText]:
+        """The rated texts."""
+        return [example for example in self.examples if isinstance(example, RatedText)]
+
+    @property
+    def rows(self) -> list[Row]:
+        """Both sides of each pair, or each text."""
+        return pair_rows(self.pairs) + story_rows(self.rated)
+
+    @property
+    def groups(self) -> set[str]:
+        """The topics."""
+        return {example.group for example in self.examples}
+
+    def of(self, groups: Container[str]) -> "ContrastSet":
+        """The same on some topics alone."""
+        kept = [example for example in self.examples if example.group in groups]
+        return ContrastSet(kept, self.span)  # type: ignore[arg-type]  # of one kind, as before
 
 
 @dataclass(frozen=True)
@@ -55,7 +80,7 @@ class CrossFit:
     """What is learned from, what is judged by, and which group is tested when.
 
     Args:
-        contrasts: Named sets of pairs; the first is the one that the scorers are compared on.
+        contrasts: Named sets of pairs or of rated texts; the first is the one that the scorers are compared on.
         rated: Named sets of rated stories.
         preferences: Named sets of compared stories.
         choose_on: The rated set on which, inside the training groups, layers and hyper-parameters are chosen.
@@ -93,7 +118,7 @@ class CrossFit:
         self.main, self.concept = next(iter(self.contrasts)), concept
         self.judged_on = judged_on or self.main
         self.tests = (
-            {name: TestSet(pair_rows(c.pairs), c.span) for name, c in contrasts.items()}
+            {name: TestSet(c.rows, c.span) for name, c in contrasts.items()}
             | {name: TestSet(story_rows(stories)) for name, stories in rated.items()}
             | {name: TestSet(preference_rows(compared)) for name, compared in preferences.items()}
             | {name: TestSet(crossed_rows(texts)) for name, texts in (crossed or {}).items()}
@@ -102,10 +127,10 @@ class CrossFit:
             {name: {row.group for row in test.rows} for name, test in self.tests.items()}, n_folds, seed
         )
         for name, contrast in self.contrasts.items():
-            if len({pair.group for pair in contrast.pairs}) < 2 * n_folds:
+            if len(contrast.groups) < 2 * n_folds:
                 raise ProbeError(
-                    f"{name}: expected at least {2 * n_folds} groups for {n_folds} folds, found "
-                    f"{len({pair.group for pair in contrast.pairs})}; add pairs on further topics or lower --folds."
+                    f"{name}: expected at least {2 * n_folds} groups for {n_folds} folds, found {len(contrast.groups)}; add "
+                    "texts on further topics or lower --folds."
                 )
 
     @property
@@ -146,26 +171,24 @@ class CrossFit:
         return np.array([self.fold_of[row.group] for row in self.tests[test].rows], dtype=np.intp)
 
     def training(self, contrast: str, part: Part, batch_size: int) -> SplitRows:
-        """What one fit sees: pairs of the part's groups to learn from, others of its groups to choose on."""
+        """What one fit sees: examples of the part's groups to learn from, others of its groups to choose on."""
+        examples = self.contrasts[contrast]
+        own = self.choose_on == contrast
         chosen_on = self.tests[self.choose_on].rows if self.choose_on else []
-        pairs = self.contrasts[contrast].pairs
-        groups = [g for g in sorted({p.group for p in pairs} | {r.group for r in chosen_on}) if self._trains(g, part)]
-        with_pairs = {p.group for p in pairs} & set(groups)
+        groups = [g for g in sorted(examples.groups | {r.group for r in chosen_on}) if self._trains(g, part)]
+        with_examples = examples.groups & set(groups)
         held = {row.group for row in chosen_on} & set(groups)
-        if len(held) < 2 or len(with_pairs - held) < 2:  # no rated stories here, or of every topic that has pairs
-            candidates = sorted(held & with_pairs) if len(held & with_pairs) >= 4 else sorted(with_pairs)
+        if len(held) < 2 or len(with_examples - held) < 2:  # no rated stories here, or of every topic to learn from
+            candidates = sorted(held & with_examples) if len(held & with_examples) >= 4 else sorted(with_examples)
             random.Random(self.seed).shuffle(candidates)
             held = set(candidates[: max(2, round(VALIDATION_SHARE * len(candidates)))])
-        learned = [p for p in pairs if p.group not in held and self._trains(p.group, part)]
+        learned = examples.of(with_examples - held)
         rows: dict[Split, list[Row]] = {
-            "train": pair_rows(learned),
-            "validation": [
-                *pair_rows([p for p in pairs if p.group in held]),
-                *(row for row in chosen_on if row.group in held),
-            ],
+            "train": learned.rows,
+            "validation": examples.of(held).rows + [row for row in chosen_on if row.group in held and not own],
         }
-        data = SplitRows(rows, learned, batch_size, self.seed)
-        data.concept = self.concept
+        data = SplitRows(rows, learned.examples, batch_size, self.seed)
+        data.concept, data.examples_are = self.concept, "texts" if learned.rated else "pairs"
         return data
 
     def _trains(self, group: str, part: Part) -> bool:
