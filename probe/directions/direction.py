@@ -6,7 +6,7 @@ Functions on sums or on `[N, L, D]` activations; no LM, no Trainer.
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +128,6 @@ class Direction:
                 f"this direction was made with other weights ({self.provenance.get('lm')}); --other_model true admits it."
             )
 
-    def with_chosen(self, layer: int, **provenance: Any) -> "Direction":
-        """The same direction with its layer chosen and more said about where it comes from."""
-        return replace(self, chosen=layer, provenance={**self.provenance, **provenance})
-
 
 @dataclass(frozen=True)
 class Recommended:
@@ -188,6 +184,13 @@ def mean_difference(means: Tensor) -> tuple[Tensor, Tensor]:
     difference = (means[1] - means[0]).float()
     gap = difference.norm(dim=-1)
     return difference / gap.clamp_min(torch.finfo(torch.float32).tiny)[:, None], gap
+
+
+def mean_difference_of(h: Tensor, labels: Sequence[int]) -> Tensor:
+    """Unit directions `[L, D]` of states `[N, L, D]` in one batch; those labelled neither 1 nor 0 count for nothing."""
+    sums = ClassSums(*h.shape[1:])
+    sums.update(h, torch.tensor(labels))
+    return mean_difference(sums.compute()[0])[0]
 
 
 def cosine_scores(unit_mean: Tensor, vectors: Tensor) -> Tensor:

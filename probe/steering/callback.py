@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from probe.data.reading import Passage, labels
-from probe.directions.direction import as_layers, mean_difference, random_directions
+from probe.directions.direction import as_layers, mean_difference_of, random_directions
 from probe.files import write_json_lines
 from probe.lm.operators import OPERATORS, heeds_strength, operator_called
 from probe.lm.sources import cached
@@ -232,11 +232,8 @@ class SteeringCallback(L.Callback):
         """Mean difference `[D]` of the validation pairs whose groups are not `taken`, read by the frozen LM."""
         rows = scorer.data.rows["validation"]
         h = scorer.features["validation"].pooled(scorer.pooling)[:, scorer.extractor.layers.index(scorer.chosen_layer)]
-        sides = [
-            [i for i, label in enumerate(labels(rows)) if label == of_class and rows[i].group not in taken]
-            for of_class in (0, 1)
-        ]
-        return mean_difference(torch.stack([h[side].mean(0) for side in sides])[:, None])[0][0]
+        others = [-1 if row.group in taken else label for row, label in zip(rows, labels(rows), strict=True)]
+        return mean_difference_of(h[:, None], others)[0]
 
     def curves(self) -> dict[str, Curve]:
         """Measure -> strength -> estimate."""

@@ -5,14 +5,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from probe.activations.extractor import ActivationExtractor
 from probe.data.concept import CREATIVE
-from probe.data.reading import Row, pairs
+from probe.data.reading import Row, labels, pairs
 from probe.data.splits import SPLITS, ContrastData
-from probe.directions.direction import Direction, mean_difference
+from probe.directions.direction import Direction, mean_difference_of
 from probe.errors import ProbeError
 from probe.files import fingerprint
 from probe.lm.frozen import FrozenLM
@@ -224,5 +223,4 @@ def _other(extractor: ActivationExtractor, rows: Sequence[Row], direction: Direc
     span, pooling = direction.provenance["span"], direction.provenance["pooling"]
     sides = [side for pair in _pairs(rows) for side in pair]
     h = extractor([side.passage(span) for side in sides]).pooled(pooling)
-    creative, uncreative = h.reshape(-1, 2, *h.shape[1:]).mean(0)
-    return mean_difference(torch.stack([uncreative, creative]))[0][0]
+    return mean_difference_of(h, labels(sides))[0]

@@ -12,7 +12,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from probe.directions.direction import ClassSums, Direction, cosine_scores, mean_difference, random_directions
+from probe.directions.direction import (
+    ClassSums,
+    Direction,
+    cosine_scores,
+    mean_difference,
+    mean_difference_of,
+    random_directions,
+)
 from probe.errors import ProbeError
 
 N_LAYERS, WIDTH, SHIFT = 3, 32, 4.0
@@ -242,12 +249,11 @@ def test_one_gap_carries_the_mean_of_one_class_onto_the_other() -> None:
     torch.testing.assert_close(means[0].float() + gap[:, None] * vectors, means[1].float())
 
 
-def test_choosing_a_layer_leaves_the_direction_as_it_was() -> None:
-    direction = saved_direction(method="mean_difference")
-    chosen = direction.with_chosen(1, seed=7)
-    assert (chosen.chosen, chosen.provenance) == (1, {"method": "mean_difference", "seed": 7})
-    assert (direction.chosen, direction.provenance) == (4, {"method": "mean_difference"})
-    assert torch.equal(chosen.vectors, direction.vectors)
+def test_the_mean_difference_of_labelled_states_is_that_of_their_means_and_heeds_no_others() -> None:
+    h, label = torch.randn(20, N_LAYERS, WIDTH), [1, 0, -1, 1, 0] * 4
+    ours, theirs = (h[[i for i, of in enumerate(label) if of == side]].mean(0) for side in (1, 0))
+    expected = torch.nn.functional.normalize(ours - theirs, dim=-1)
+    torch.testing.assert_close(mean_difference_of(h, label), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_random_directions_are_unit_seeded_and_point_nowhere_in_particular() -> None:

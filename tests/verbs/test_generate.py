@@ -185,14 +185,16 @@ def test_what_the_direction_recommends_holds_unless_an_option_says_otherwise(her
 
     assert setting() == (1.0, "dose", 1)
     recommended = {"layer": 0, "strength": 0.4, "strength_unit": "norm"}
-    direction.with_chosen(1, recommended=recommended).save(Path("lightning_logs/probe/version_0/direction"))
+    replace(direction, chosen=1, provenance=direction.provenance | {"recommended": recommended}).save(
+        Path("lightning_logs/probe/version_0/direction")
+    )
     assert setting() == (0.4, "norm", 0)
     assert setting(layer=1) == (0.4, "norm", 1)
     assert setting(strength=3) == (3.0, "dose", 0)
     assert setting(strength=3, strength_unit="absolute") == (3.0, "absolute", 0)
-    direction.with_chosen(1, recommended=recommended | {"tokens": "generated"}).save(
-        Path("lightning_logs/probe/version_0/direction")
-    )
+    replace(
+        direction, chosen=1, provenance=direction.provenance | {"recommended": recommended | {"tokens": "generated"}}
+    ).save(Path("lightning_logs/probe/version_0/direction"))
     at = {"strength": 4, "strength_unit": "gap"}
     found = [written(PROMPTS[0], **at, **options)[-1]["text"] for options in ({}, {"tokens": "all"})]
     assert found[0] == written(PROMPTS[0], **at, tokens="generated")[-1]["text"] != found[1]
@@ -360,7 +362,9 @@ def test_bad_input_ends_in_one_sentence_before_the_weights_are_loaded(
 ) -> None:
     replace(direction, chosen=None).save(Path("unchosen"))
     replace(direction, provenance={}).save(Path("nameless"))
-    direction.with_chosen(1, recommended={"strength_unit": "metres"}).save(Path("odd"))
+    replace(direction, chosen=1, provenance=direction.provenance | {"recommended": {"strength_unit": "metres"}}).save(
+        Path("odd")
+    )
     monkeypatch.setattr(FrozenLM, "load", lambda spec: pytest.fail("the weights were loaded"))
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
     assert main(command(prompt, **options)) == 2

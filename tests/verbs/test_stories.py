@@ -456,7 +456,7 @@ def test_the_tokens_are_steered_that_the_sweep_steered_unless_others_are_asked_f
     folder = Path("lightning_logs/probe/version_0/direction")
     found = Direction.load(folder)
     recommended = {"layer": 1, "strength": 4.0, "strength_unit": "gap", "tokens": "generated"}
-    found.with_chosen(found.chosen or 0, recommended=recommended).save(folder)
+    replace(found, provenance=found.provenance | {"recommended": recommended}).save(folder)
     assert main(["stories", *here, *TINY, *asked]) == 0
     report = json.loads(Path("lightning_logs/stories/version_0/stories.json").read_text())
     assert report["sampling"]["tokens"] == tokens

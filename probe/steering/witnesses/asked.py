@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from probe.data.concept import CREATIVE
 from probe.errors import ProbeError
-from probe.lm.chat import Endpoint, endpoint_ask
+from probe.lm.chat import Endpoint
+from probe.lm.judges import endpoint_judge
 from probe.lm.replies import ReplyLog
 from probe.lm.sources import cached
 from probe.metrics.pairwise import MARGIN, Comparison, by_judge
 from probe.steering.witness import Case, Exhibit
-
-ANSWER_TOKENS = 16
-"""One letter is asked for; what goes on and on is cut and not read."""
 
 
 class Asked:
@@ -28,14 +26,7 @@ class Asked:
             raise ProbeError(
                 "--witness endpoint: expected its endpoint beside it, found none; name --steering.endpoint.model and .url."
             )
-        ask = endpoint_ask(endpoint, ANSWER_TOKENS, 0.0, 0)
-        log, settings = ReplyLog(cached("auto", "replies.db"), "PROBE_CACHE"), f"{endpoint.url} {endpoint.model}"
-
-        def ask_all(questions: Sequence[str]) -> list[str]:
-            return log.ask_all(questions, ask, f"judge {settings} {ANSWER_TOKENS}")
-
-        self.ask_all = ask_all
-        self.ask_all(["Answer with one letter alone: A."])  # one that cannot be asked is found before a text is written
+        self.ask_all = endpoint_judge(ReplyLog(cached("auto", "replies.db"), "PROBE_CACHE"), endpoint)
         self.concept = CREATIVE
 
     def meet(self, case: Case) -> None:

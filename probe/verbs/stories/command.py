@@ -1,7 +1,5 @@
 """stories: the paper's experiment, with the controls it lacks, and judges that share nothing with the steering."""
 
-import json
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +7,7 @@ from typing import TYPE_CHECKING
 from probe.data.concept import CREATIVE
 from probe.errors import ProbeError
 from probe.files import try_folder
-from probe.lm.chat import Ask, Endpoint, Keep, endpoint_ask
+from probe.lm.chat import Endpoint
 from probe.lm.replies import ReplyLog
 from probe.lm.sources import cached
 from probe.lm.spec import DataFiles, LMSpec
@@ -19,9 +17,7 @@ from probe.steering.settings import Demonstration
 
 if TYPE_CHECKING:
     from probe.lm.frozen import FrozenLM
-
-JUDGE_TOKENS = 16
-"""A judge is asked for one letter; what goes on and on is cut and not read."""
+    from probe.lm.judges import AskAll
 
 
 def run(
@@ -118,32 +114,12 @@ def run(
     return 0
 
 
-AskAll = Callable[[Sequence[str]], list[str]]
-
-
-def _judges(lm: "FrozenLM | None", endpoint: Endpoint | None, replies: Path) -> dict[str, AskAll]:
+def _judges(lm: "FrozenLM | None", endpoint: Endpoint | None, replies: Path) -> dict[str, "AskAll"]:
     """Judge -> how to ask it; one that cannot be asked is found here, before any story is written."""
-    asks: dict[str, tuple[Ask, str]] = {}
-    if lm is not None:
-        model = lm
-
-        def ask_itself(questions: Sequence[str], keep: Keep) -> None:
-            with model.adapted(0):
-                for question in questions:
-                    keep(question, model.generate([question], JUDGE_TOKENS, 0.0, 0)[0])
-
-        asks["the model itself"] = (ask_itself, f"{lm.fingerprint} {json.dumps(lm.reading, sort_keys=True)}")
-    if endpoint:
-        asked_at = f"{endpoint.url} {endpoint.model}"
-        asks[endpoint.model] = (endpoint_ask(endpoint, JUDGE_TOKENS, 0.0, 0), asked_at)
-    if not asks:
+    if not lm and not endpoint:
         return {}
+    from probe.lm.judges import endpoint_judge, own_judge
+
     log = ReplyLog(replies, "--replies")
-
-    def all_of(ask: Ask, name: str) -> AskAll:
-        return lambda questions: log.ask_all(questions, ask, f"judge {name} {JUDGE_TOKENS}")
-
-    judges = {name: all_of(*how) for name, how in asks.items()}
-    for ask_all in judges.values():
-        ask_all(["Answer with one letter alone: A."])
-    return judges
+    itself = {"the model itself": own_judge(log, lm)} if lm else {}
+    return itself | ({endpoint.model: endpoint_judge(log, endpoint)} if endpoint else {})
