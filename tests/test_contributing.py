@@ -16,6 +16,7 @@ from probe.cli import main
 from probe.data.rows import FORMATS
 from probe.metrics.metric import METRICS
 from probe.scorers.judging import CONTROLS
+from probe.verbs.export import EXPORTS
 
 ROOT = Path(__file__).parents[1]
 TABLE = re.findall(r"^\| (\w[\w ]*) \| ", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)[1:]
@@ -181,7 +182,7 @@ def test_a_witness_is_one_class(fit_folder: tuple[Path, dict[str, str]]) -> None
 
 def test_every_row_of_the_table_is_executed_here() -> None:
     here = Path(__file__).read_text(encoding="utf-8").replace("_", " ")
-    assert len(TABLE) == 7
+    assert len(TABLE) == 8
     assert not [row for row in TABLE if not re.search(rf"def test an? [\w ]*{row}", here)]
 
 
@@ -192,3 +193,27 @@ def test_what_the_table_names_is_there() -> None:
     assert not [name for name in named if not (ROOT / name).exists()]
     for variable, file in re.findall(r"`([A-Z]\w+)` of `([\w/.]+)`", text):
         assert re.search(rf"^{variable}\b", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), variable
+
+
+def test_an_export_is_one_entry(
+    tiny_lm_folder: Path, small_sets: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "export" in TABLE
+    (tmp_path / "my_export.py").write_text(
+        "from probe.verbs.export import EXPORTS\n\n\n"
+        "def lengths(what, output):\n"
+        "    output.write_text(' '.join(f'{k}:{v.norm():.4f}' for k, v in what.vectors.items()))\n"
+        "    return 'read it'\n\n\n"
+        'EXPORTS["lengths"] = lengths\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    fit = ["fit", "--model", "MeanDifference", "--lm.model", str(tiny_lm_folder), "--steering.n_prompts", "0"]
+    assert main([*fit, "--data", "ContrastData", "--data.init_args.pairs", small_sets["pairs"]]) == 0
+    before = dict(EXPORTS)
+    words = ["export", "--plugin", "my_export", "--to", "lengths", "--output", str(tmp_path / "out.txt")]
+    words += ["--strength", "3", "--strength_unit", "absolute", "--layer", "[0,1]"]
+    assert main(words) == 0
+    assert (tmp_path / "out.txt").read_text() == "0:1.5000 1:1.5000"
+    EXPORTS.clear()
+    EXPORTS.update(before)

@@ -39,6 +39,7 @@ COMMANDS = {
     "audit": "check a contrast set for what would make its direction worthless: --data.pairs FILE",
     "generate": "write steered texts beside plain ones, with a direction that `fit` found: PROMPT --strength 2",
     "score": "how much of the concept is in texts, by the newest run or by --run: FILE ... or -, --output scores.jsonl",
+    "export": "a direction for llama.cpp, EasySteer or the hub, or baked into the model: --to TARGET --output FILE",
     "runs": "which runs there are, what each read and what it found, the newest first",
     "pairs": "make a contrast set from creative prompts, by asking a language model: --input FILE --output FILE",
 }
