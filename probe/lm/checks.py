@@ -160,7 +160,7 @@ def examine(lm: ReadableLM) -> None:
     for note in lm.template.notes():
         warnings.warn(note, stacklevel=3)
     for check in CHECKS:
-        if found := _outcome(check, lm):
+        if found := outcome(check, lm):
             where = f"--lm.model {lm.spec.model}"
             if check.needed:
                 raise ProbeError(
@@ -173,10 +173,11 @@ def examine(lm: ReadableLM) -> None:
 
 def reads_trees(lm: ReadableLM) -> bool:
     """Whether texts that begin alike may share a row: not with ALiBi, a recurrence, or an attention that takes no mask."""
-    return _outcome(Check("reading a tree changes nothing", reading_a_tree_changes_nothing), lm) is None
+    return outcome(Check("reading a tree changes nothing", reading_a_tree_changes_nothing), lm) is None
 
 
-def _outcome(check: Check, lm: ReadableLM) -> str | None:
+def outcome(check: Check, lm: ReadableLM) -> str | None:
+    """What a check found instead, an exception included; None where it holds."""
     try:
         return check.problem(lm)
     except ProbeError:

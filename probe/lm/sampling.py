@@ -39,7 +39,13 @@ def padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> 
 
 
 def continued(
-    model: PreTrainedModel, ids: Tensor, mask: Tensor, max_new_tokens: int, output_logits: bool = False, **options: Any
+    model: PreTrainedModel,
+    ids: Tensor,
+    mask: Tensor,
+    max_new_tokens: int,
+    output_logits: bool = False,
+    use_cache: bool = True,
+    **options: Any,
 ) -> Any:
     """What transformers' `generate` returns for at most so many more tokens to each row."""
     generate: Any = model.generate
@@ -47,7 +53,10 @@ def continued(
         input_ids=ids,
         attention_mask=mask,
         generation_config=GenerationConfig(  # type: ignore[no-untyped-call]
-            max_new_tokens=max_new_tokens, return_dict_in_generate=True, output_logits=output_logits
+            max_new_tokens=max_new_tokens,
+            return_dict_in_generate=True,
+            output_logits=output_logits,
+            use_cache=use_cache,
         ),
         **options,
     )
