@@ -42,6 +42,7 @@ COMMANDS = {
     "export": "a direction for llama.cpp, EasySteer or the hub, or baked into the model: --to TARGET --output FILE",
     "doctor": "whether a model can be read and steered here, how fast, and what is read of it: --lm.model NAME",
     "runs": "which runs there are, what each read and what it found, the newest first",
+    "cache": "what is remembered on this machine, how much room it takes, and how to be rid of it: --clear activations",
     "pairs": "make a contrast set from creative prompts, by asking a language model: --input FILE --output FILE",
 }
 
