@@ -98,16 +98,20 @@ def partial_spearman(scores: Floats, truth: Floats, held: Floats, weights: Float
 
 
 def spearman_within(scores: Floats, truth: Floats, groups: NDArray[np.intp], weights: Floats | None = None) -> Floats:
-    """Mean of the groups' own Spearman correlations, each counted by its texts; those without any are left out."""
+    """Mean of the groups' own Spearman correlations, each counted by its texts; those without any are left out.
+
+    The weights are those of whole groups: within one they are equal, so that each group is ranked once.
+    """
     used = np.ones((1, len(truth))) if weights is None else weights
     inside = [np.flatnonzero(groups == g) for g in np.unique(groups)]
     inside = [members for members in inside if len(members) > 2]
     if not inside:
         return np.full((*(() if weights is None else (len(weights),)), _columns(scores).shape[1]), np.nan)
-    rho = np.stack([spearman(scores[members], truth[members], used[:, members]) for members in inside])  # [G, R, C]
-    size = np.stack([used[:, members].sum(1) for members in inside])[..., None] * np.isfinite(rho)
+    rho = np.stack([spearman(scores[members], truth[members]) for members in inside])  # [G, C]
+    size = np.stack([used[:, members].sum(1) for members in inside], axis=1)  # [R, G]
+    known = np.isfinite(rho).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = np.asarray((np.nan_to_num(rho) * size).sum(0) / size.sum(0))
+        found = np.asarray((size @ np.nan_to_num(rho)) / (size @ known))
     return found[0] if weights is None else found
 
 

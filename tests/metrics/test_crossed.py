@@ -113,7 +113,7 @@ def test_the_verdict_itself_says_whether_the_idea_is_followed(score: np.ndarray,
     columns = {"layer_3": scores} | {control: RNG.normal(size=len(scores)) for control in CONTROLS}
     found = judge.evaluate(columns, RNG.normal(size=len(scores)), 50)
     margins = {control: judge.difference(scores, columns[control]) for control in CONTROLS}
-    data = SimpleNamespace(concept="creative", rows={"test": rated + ROWS})
+    data = SimpleNamespace(concept="creative", rows={"test": rated + ROWS}, rated=False)
     scorer: Any = SimpleNamespace(chosen="layer_3", kind="layers", note="", data=data)
     words = verdict(scorer, Judgement(found, scores, RNG.normal(0, 0.1, 50), margins))
     assert words.startswith("Verdict: layer 3 tells creative texts") and f"With style held equal, {said}." in words

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from probe.data.reading import Row
+from probe.metrics.bootstrap import Estimate
 from probe.metrics.evaluation import EvaluationSet
+from probe.metrics.people import Agreement, People
 from probe.scorers.judging import CONTROLS, Judgement
 from probe.shown.terminal import Terminal
 from probe.verbs.fit.screens import print_result, whole_sentences
+from probe.verbs.fit.verdict import beside_a_rater
 
 Show = Callable[..., str]
 
@@ -38,7 +41,7 @@ def show(monkeypatch: pytest.MonkeyPatch) -> Show:
         rows = [Row("p", "t", f"g{i % n_groups}", float(i % levels)) for i in range(4 * n_groups)]
         splits: tuple[Literal["validation", "test"], ...] = ("validation", "test")
         judge: Any = SimpleNamespace(judgements={split: judgement(rows, weight, split, column) for split in splits})
-        data = SimpleNamespace(rows=dict.fromkeys(splits, rows), concept=concept)
+        data = SimpleNamespace(rows=dict.fromkeys(splits, rows), concept=concept, rated=False)
         scorer: Any = SimpleNamespace(
             data=data,
             chosen=f"{column}_17",
@@ -132,3 +135,20 @@ def test_how_many_layers_tie_is_said(show: Show) -> None:
 )
 def test_a_text_ends_with_its_last_full_sentence(text: str, whole: str) -> None:
     assert whole_sentences([text]) == [whole]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "says"),
+    [
+        ((0.8, 0.7, 0.9), (0.5, 0.4, 0.6), "more than one more rater would (0.80; one of them with the others: 0.50)"),
+        ((0.5, 0.4, 0.6), (0.55, 0.45, 0.65), "about as much as one more rater would"),
+        ((0.2, 0.1, 0.3), (0.5, 0.4, 0.6), "less than one more rater would"),
+    ],
+)
+def test_a_score_is_set_beside_one_more_rater_by_intervals(
+    ours: tuple[float, float, float], theirs: tuple[float, float, float], says: str
+) -> None:
+    spearman, one = Estimate(*ours, 200, 40), Estimate(*theirs, 200, 40)
+    assert beside_a_rater(People(Agreement(one, one, 3), spearman)).startswith(says)
+    few = Estimate(*ours, 10, 2)
+    assert "cannot tell" in beside_a_rater(People(Agreement(one, one, 3), few))

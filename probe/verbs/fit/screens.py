@@ -21,6 +21,7 @@ from probe.verbs.fit.verdict import figures, verdict
 
 COLUMNS = {
     "spearman": "Spearman",
+    "spearman_within_groups": "in topics",
     "pearson": "Pearson",
     "preference_accuracy": "preferences",
     "pair_accuracy": "pairs right",

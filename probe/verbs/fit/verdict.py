@@ -7,6 +7,7 @@ import numpy as np
 from probe.data.concept import less
 from probe.metrics.bootstrap import FEW_GROUPS, Estimate
 from probe.metrics.evaluation import EvaluationSet, tied_layers
+from probe.metrics.people import People
 from probe.scorers.base import Scorer
 from probe.scorers.judging import CONTROLS, Judge, Judgement
 
@@ -38,9 +39,14 @@ def verdict(scorer: Scorer, judgement: Judgement) -> str:
         lines.append(
             f"With style held equal, it {_follows(judgement.evaluation.estimates['idea_accuracy'][scorer.chosen])}."
         )
+    if judgement.people:
+        lines.append(f"It agrees with these people {beside_a_rater(judgement.people)}.")
     lines.append(
-        f"It does not show that the direction causes anything, nor that a person would call these texts {concept}: for that look "
-        "at the steered texts, and at ratings by people."
+        "It does not show that the direction causes anything, nor that other people would agree: for that look at the steered "
+        "texts, and ask others."
+        if judgement.people or scorer.data.rated
+        else "It does not show that the direction causes anything, nor that a person would call these texts "
+        f"{concept}: for that look at the steered texts, and at ratings by people."
     )
     return " ".join(lines)
 
@@ -100,6 +106,19 @@ def idea_or_style(estimates: Mapping[str, Estimate]) -> str:
         f"Idea or style? Told in one style, the inventive idea scores higher in {idea}; with one idea, the ornate style does in "
         f"{style} (0.5 is chance, {idea.n_groups} topics): it {_follows(idea)}. Of the variance of its scores: {told}."
     )
+
+
+def beside_a_rater(people: People) -> str:
+    """How a score does beside one more person: whose agreement is that of one rater with the mean of the others."""
+    ours, theirs = people.spearman, people.agreement.one_against_others
+    if ours.too_few_groups or not np.isfinite([ours.value, theirs.value]).all():
+        return "by an amount that so few topics cannot tell"
+    told = f"({ours.value:.2f}; one of them with the others: {theirs.value:.2f})"
+    if ours.upper < theirs.lower:
+        return f"less than one more rater would {told}"
+    if ours.lower > theirs.upper:
+        return f"more than one more rater would {told}"
+    return f"about as much as one more rater would {told}"
 
 
 def _follows(idea: Estimate) -> str:
