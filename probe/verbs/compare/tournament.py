@@ -158,8 +158,9 @@ class Tournament:
         return self._trained(contestant, data, span, best), best
 
     def _trained(self, contestant: Contestant, data: SplitRows, span: Span, settings: Mapping[str, Any]) -> Scorer:
-        # A set with a span of its own is read over it, unless the contestant has a reading of its own.
-        forced = {} if span == self.crossfit.span or contestant.reading else {"span": span}
+        # A set with a span of its own is read over it, unless the contestant has one of its own that the set has, too.
+        own = contestant.reading is not None and contestant.reading.span != "response"
+        forced = {} if span == self.crossfit.span or own else {"span": span}
         scorer = self.build(contestant, self.lm.spec, span, {**settings, **forced})
         scorer.extractor = (
             self.extractor
