@@ -560,3 +560,28 @@ def test_texts_that_are_not_finite_are_not_remembered(make_lm: MakeLM, tmp_path:
     with pytest.raises(ProbeError):
         ActivationExtractor(lm, store=ActivationStore(tmp_path))(passages(2))
     assert not shards(tmp_path)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "bloom"])
+def test_states_with_gradient_are_those_of_each_text_alone_though_texts_that_begin_alike_share_a_row(
+    make_lm: Callable[..., FrozenLM], architecture: str
+) -> None:
+    lm = make_lm(architecture)
+    embeddings = lm.model.get_input_embeddings().weight.requires_grad_(True)
+    answers = ("a boat", "a boat for a hen", "a hat", "nothing at all", "a boat for a hen and a hat")
+    passages = [Passage("What is a surprising use for a box?", answer) for answer in answers]
+    extractor, encoded = ActivationExtractor(lm, [0, 1]), lm.encode(passages)
+
+    def read(batches: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        embeddings.grad = None
+        states = torch.cat([extractor.states(encoded, rows) for rows in batches])
+        (states * torch.arange(states.numel()).view_as(states).sin()).sum().backward()
+        assert embeddings.grad is not None
+        return states.detach(), embeddings.grad.clone()
+
+    before = extractor.reads.nodes
+    together, alone = read([[4, 2, 0, 1, 3]]), read([[4], [2], [0], [1], [3]])
+    torch.testing.assert_close(together[0], alone[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(together[1], alone[1], atol=1e-4, rtol=1e-4)
+    shared = extractor.reads.nodes - before - sum(len(text.ids) for text in encoded)
+    assert (shared < sum(len(text.ids) for text in encoded)) == (architecture != "bloom")  # ALiBi reads no trees
