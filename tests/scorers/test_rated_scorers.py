@@ -1,5 +1,6 @@
 import json
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ from sklearn.preprocessing import StandardScaler
 
 from probe.cli import main
 from probe.data.rated import RatedData
-from probe.data.reading import labels
+from probe.data.reading import labels, story_rows
+from probe.data.rows import RatedText
 from probe.lm.spec import LMSpec
-from probe.metrics.ranks import to_numpy
+from probe.metrics.bootstrap import Estimate, group_bootstrap
+from probe.metrics.ranks import spearman_within, to_numpy
 from probe.metrics.texts import surface_features
 from probe.scorers import LDA, BagOfWords, LinearProbe, LoRAProbe, MeanDifference, RidgeProbe, Scorer, SurfaceFeatures
+from probe.scorers.bag_of_words import fit_bag_of_words, words_score
 from probe.scorers.ridge_probe import PENALTIES
 from probe.scorers.saved import SavedScorer
+from probe.scorers.surface_features import fit_surface, surface_score
 from probe.storyteller.storyteller import sample_premise, sample_story
 
 
@@ -148,3 +153,35 @@ def test_a_slip_in_the_data_section_of_ratings_is_named(capsys: Any) -> None:
     assert "did you mean texts?" in capsys.readouterr().err
     assert main(["fit", "--data", "RatedData", "--help"]) == 0
     assert "--data.texts" in capsys.readouterr().out
+
+
+@pytest.mark.simulation
+def test_ratings_that_were_shuffled_within_topics_teach_nothing() -> None:
+    words = [f"word{i}" for i in range(60)]
+    found: dict[str, list[Estimate]] = {"words": [], "surface": []}
+    for seed in range(200):
+        rng = random.Random(seed)
+        rows = []
+        for topic in range(60):
+            texts = [" ".join(rng.choices(words, k=rng.randint(5, 30))) for _ in range(6)]
+            ratings = [text.count("word1") + 0.1 * len(text) + topic % 7 for text in texts]
+            rng.shuffle(ratings)
+            rows += story_rows([RatedText(t, r, f"t{topic}") for t, r in zip(texts, ratings, strict=True)])
+        train, test = rows[:180], rows[180:]
+        texts, truth = [row.response or "" for row in test], np.array([row.truth for row in test])
+        scores = np.stack(
+            [
+                words_score(fit_bag_of_words(train, "response"), texts),
+                surface_score(fit_surface(train, "response"), texts),
+            ],
+            axis=1,
+        )
+        groups = [row.group for row in test]
+        within = partial(spearman_within, scores, truth, np.unique(groups, return_inverse=True)[1])
+        for name, estimate in zip(found, group_bootstrap(within, groups, 200), strict=True):
+            found[name].append(estimate)
+    for name, of_seed in found.items():
+        told = [estimate.lower > 0 or estimate.upper < 0 for estimate in of_seed]
+        # 0.05 is meant; three standard errors of a share of 200 are 0.046.
+        assert np.mean(told) < 0.1, name
+        assert abs(np.mean([estimate.value for estimate in of_seed])) < 0.02, name
