@@ -48,6 +48,8 @@ class Scorer(L.LightningModule, ABC):
     """What the columns are: one `layer_k` per block, a single score, or a band of equal rivals."""
     mixes: ClassVar[bool] = False
     """Whether the trainer's mixed precision means something here: where the LM itself is trained."""
+    needs_pairs: ClassVar[bool] = False
+    """Whether it learns from the two sides of pairs, and can do nothing with ratings."""
     wanted_layers: list[int] | None = None
     note = ""
     """What a reader of its numbers must know: that it is not applicable to this model, say."""
@@ -84,7 +86,16 @@ class Scorer(L.LightningModule, ABC):
     # -- reading ------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Opens the LM and reads every split; what was read before is remembered, on disk too."""
+        """Opens the LM and reads every split; what was read before is remembered, on disk too.
+
+        Raises:
+            ProbeError: where the method needs pairs and ratings are given.
+        """
+        if self.needs_pairs and self.data.rated:
+            raise ProbeError(
+                f"{type(self).__name__} learns from pairs, whose sides differ, found rated texts; give it ContrastData, or take "
+                "RidgeProbe, LoRAProbe or MeanDifference."
+            )
         self.open()
         if self.features:
             return

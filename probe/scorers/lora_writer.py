@@ -18,6 +18,8 @@ class LoRAWriter(LoRAScorer):
     more likely the writer finds it than the frozen LM does, in nats per token.
     """
 
+    needs_pairs = True
+
     @property
     def deepest(self) -> int:
         """The last block: all of them write."""

@@ -29,6 +29,8 @@ class PCA(DirectionalScorer):
     looked for. The score is the mean cosine of a text's states with the axis.
     """
 
+    needs_pairs = True
+
     def finish_epoch(self) -> None:
         """Finds the axis at every layer."""
         super().finish_epoch()

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from probe.data.reading import Passage, Span, pairs
+from probe.data.reading import Passage, Span, labels, pairs
 from probe.data.splits import SplitRows
 from probe.lm.spec import LMSpec
 from probe.options.types import FilePath
@@ -106,6 +106,9 @@ class SelfJudgement(Measure):
         rows = self.data.rows["train"]
         texts = [row.passage(self.span).pooled for row in rows]
         both = [(texts[i], texts[j]) for i, j in pairs(rows)]
+        if not both:  # rated texts: each of the highest beside one of the lowest
+            high, low = ([t for t, of in zip(texts, labels(rows), strict=True) if of == side] for side in (1, 0))
+            both = list(zip(high, low, strict=False))
         both = both[:: -(-len(both) // PAIRS_SAMPLED)]
         if question is CREATIVE:
             return [(text,) for pair in both for text in pair]

@@ -16,11 +16,28 @@ from probe.cli import main
 from probe.data.rated import RatedData
 from probe.data.reading import labels, story_rows
 from probe.data.rows import RatedText
+from probe.errors import ProbeError
 from probe.lm.spec import LMSpec
 from probe.metrics.bootstrap import Estimate, group_bootstrap
 from probe.metrics.ranks import spearman_within, to_numpy
 from probe.metrics.texts import surface_features
-from probe.scorers import LDA, BagOfWords, LinearProbe, LoRAProbe, MeanDifference, RidgeProbe, Scorer, SurfaceFeatures
+from probe.scorers import (
+    LDA,
+    PCA,
+    BagOfWords,
+    Length,
+    LinearProbe,
+    LoRAProbe,
+    LoRAWriter,
+    MeanDifference,
+    Perplexity,
+    RandomDirections,
+    RidgeProbe,
+    Scorer,
+    SelfJudgement,
+    SurfaceFeatures,
+    TypeTokenRatio,
+)
 from probe.scorers.bag_of_words import fit_bag_of_words, words_score
 from probe.scorers.ridge_probe import PENALTIES
 from probe.scorers.saved import SavedScorer
@@ -153,6 +170,23 @@ def test_a_slip_in_the_data_section_of_ratings_is_named(capsys: Any) -> None:
     assert "did you mean texts?" in capsys.readouterr().err
     assert main(["fit", "--data", "RatedData", "--help"]) == 0
     assert "--data.texts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", [Length, Perplexity, RandomDirections, SelfJudgement, TypeTokenRatio])
+def test_every_other_method_is_judged_on_ratings_too(
+    spec: LMSpec, rated_file: str, tmp_path: Path, method: type[Scorer]
+) -> None:
+    scorer = fit(method(spec, cache_dir=None), tmp_path, rated_file)
+    assert scorer.chosen in scorer.columns
+    assert len(scorer.scored["validation"]) == len(scorer.data.rows["validation"]) == 10
+
+
+@pytest.mark.parametrize("method", [PCA, LoRAWriter])
+def test_what_can_learn_from_pairs_alone_says_so_before_anything_is_read(
+    spec: LMSpec, rated_file: str, tmp_path: Path, method: type[Scorer]
+) -> None:
+    with pytest.raises(ProbeError, match=f"{method.__name__} learns from pairs, whose sides differ, found rated texts"):
+        fit(method(spec, cache_dir=None), tmp_path, rated_file)
 
 
 @pytest.mark.simulation
