@@ -40,6 +40,7 @@ COMMANDS = {
     "generate": "write steered texts beside plain ones, with a direction that `fit` found: PROMPT --strength 2",
     "score": "how much of the concept is in texts, by the newest run or by --run: FILE ... or -, --output scores.jsonl",
     "export": "a direction for llama.cpp, EasySteer or the hub, or baked into the model: --to TARGET --output FILE",
+    "report": "a run on one HTML page, with verdict, table, figures and texts: --run NAME",
     "doctor": "whether a model can be read and steered here, how fast, and what is read of it: --lm.model NAME",
     "runs": "which runs there are, what each read and what it found, the newest first",
     "cache": "what is remembered on this machine, how much room it takes, and how to be rid of it: --clear activations",

@@ -32,6 +32,7 @@ from probe.verbs.fit.figures import (
     steering_curves,
 )
 from probe.verbs.fit.screens import print_result
+from probe.verbs.fit.verdict import figures, verdict
 
 
 class RunReport(L.Callback):
@@ -167,6 +168,8 @@ def write_report(folder: Path, scorer: Scorer, judge: Judge, steering: SteeringC
     report: dict[str, Any] = {
         "provenance": scorer.provenance(),
         "chosen": scorer.chosen,
+        "verdict": verdict(scorer, test) if test else "",
+        "figures_say": list(figures(scorer, judge)) if test else [],
         "reads": asdict(scorer.extractor.reads),
         "margins_on_test": {name: asdict(e) for name, e in test.margins.items()} if test else {},
         "random_directions": {
