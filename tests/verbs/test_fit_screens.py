@@ -15,7 +15,7 @@ from probe.metrics.people import Agreement, People
 from probe.scorers.judging import CONTROLS, Judgement
 from probe.shown.terminal import Terminal
 from probe.verbs.fit.screens import print_result, whole_sentences
-from probe.verbs.fit.verdict import beside_a_rater
+from probe.verbs.fit.verdict import beside_a_rater, verdict
 
 Show = Callable[..., str]
 
@@ -135,6 +135,14 @@ def test_how_many_layers_tie_is_said(show: Show) -> None:
 )
 def test_a_text_ends_with_its_last_full_sentence(text: str, whole: str) -> None:
     assert whole_sentences([text]) == [whole]
+
+
+def test_topics_that_were_also_learned_from_are_not_called_new() -> None:
+    rows = [Row("p", "t", f"g{i % 30}", float(i % 5)) for i in range(120)]
+    for train, said in (([Row("p", "u", "g3", 1.0)], "also learned from, by other texts"), ([], "that it never saw")):
+        data = SimpleNamespace(rows={"train": train, "test": rows}, concept="creative", rated=True)
+        scorer: Any = SimpleNamespace(data=data, chosen="layer_17", kind="layers", note="")
+        assert said in verdict(scorer, judgement(rows, 2.0, "test"))
 
 
 @pytest.mark.parametrize(

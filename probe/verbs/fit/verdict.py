@@ -27,9 +27,11 @@ def verdict(scorer: Scorer, judgement: Judgement) -> str:
         if most > 0.995
         else f"0 is chance, {most:.2f} is the most that any score can reach here"
     )
+    learned, judged = ({row.group for row in scorer.data.rows.get(split, ())} for split in ("train", "test"))
+    seen = "that it has also learned from, by other texts" if learned & judged else "that it never saw"
     lines = [
         f"Verdict: {what} {'tells' if rho.lower > 0 else 'is NOT shown to tell'} {concept} texts from {less(concept)} ones, on "
-        f"{rho.n_groups} topics that it never saw (Spearman {rho.value:.2f} with the truth; {scale})."
+        f"{rho.n_groups} topics {seen} (Spearman {rho.value:.2f} with the truth; {scale})."
     ]
     if beaten:
         lines.append(f"It beats {_listed(beaten)}.")
