@@ -74,7 +74,7 @@ def test_a_file_of_ones_own_comes_before_the_one_that_ships(installed: Path, tmp
     done = run(installed, tmp_path, "-m", "probe", "fit", "--config", "quickstart")
     assert done.stderr.startswith("error: --config configs/quickstart.yaml: modle: expected a section")
     done = run(installed, tmp_path, "-m", "probe", "fit", "--config", "quickstart", "--config=none.yaml")
-    assert f"one of {installed}/probe/shipped/configs: compare, creativity" in done.stderr
+    assert f"one of {installed}/probe/shipped/configs: aut, compare, creativity" in done.stderr
     done = run(installed, tmp_path, "-m", "probe", "audit", "--data.pairs=data/creativity/none.jsonl")
     assert f"data/creativity/none.jsonl: no such file, here or in {installed}/probe/shipped" in done.stderr
 

@@ -32,8 +32,8 @@ def print_help(verb: str, says: str, defaults: dict[str, Any], argv: Sequence[st
     run.add_argument("--plugin", help="a package of your own, whose scorers --model may name")
     run.add_argument("--help", help="this; `--help all` is the whole help, with everything of Lightning's")
     _add(parser, "lm: the language model", "lm", options("lm"))
-    of_data = _add(parser, f"data: what is learned from and judged on, here {data}", "data", options("data", data))
-    of_data.description = f"--data NAME is one of {', '.join(DATA)}; likewise with --help beside it."
+    title = f"data: what is learned from and judged on, here {data} (--data NAME of {', '.join(DATA)})"
+    _add(parser, title, "data", options("data", data))
     model = _add(parser, f"model: the scorer, here {scorer}", "model", options("model", scorer))
     model.description = (
         f"--model NAME is one of {', '.join(SCORERS)}; with --help beside it, this section shows its options."

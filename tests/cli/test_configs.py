@@ -26,6 +26,7 @@ def test_the_config_runs(
             (tmp_path / "data" / path.name).symlink_to(path)
     for path in (ROOT / "data/creativity").glob("*.jsonl"):  # whole topics, a few of them
         (tmp_path / "data/creativity" / path.name).write_text("".join(path.open().readlines()[:60]))
+    small_sets = dict(small_sets)  # other tests have it, too
     small_sets["test_preferences"] = str(tmp_path / "compared.jsonl")
     better = {"text_a": "The lamp stood.", "text_b": "The lamp swam.", "preferred": "b", "group": "lamps"}
     Path(small_sets["test_preferences"]).write_text(json.dumps(better) + "\n")

@@ -114,7 +114,7 @@ def test_nobody_prints_but_the_terminal() -> None:
         assert "csv.DictWriter" not in names or path.name == "files.py", path
         assert not any(name.endswith("from_markup") for name in names), path
         if "print" in names:
-            assert path.name in ("front.py", "progress.py", "devices.py", "stopped.py", "runs.py"), path
+            assert path.name in ("front.py", "progress.py", "devices.py", "stopped.py", "runs.py", "cache.py"), path
         for node in calls:
             if ast.unparse(node.func).endswith("add_text"):
                 assert path.name in ("callback.py", "report.py")
