@@ -22,9 +22,9 @@ from probe.verbs.fit.verdict import figures, verdict
 COLUMNS = {
     "spearman": "Spearman",
     "spearman_within_groups": "in topics",
-    "pearson": "Pearson",
     "preference_accuracy": "preferences",
     "pair_accuracy": "pairs right",
+    "pearson": "Pearson",
     "auroc": "AUROC",
 }
 """Of these the first three that can be told have a column; whatever there is stands in metrics.csv."""
