@@ -187,10 +187,12 @@ def mean_difference(means: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mean_difference_of(h: Tensor, labels: Sequence[int]) -> Tensor:
-    """Unit directions `[L, D]` of states `[N, L, D]` in one batch; those labelled neither 1 nor 0 count for nothing."""
-    sums = ClassSums(*h.shape[1:])
-    sums.update(h, torch.tensor(labels))
-    return mean_difference(sums.compute()[0])[0]
+    """Unit directions `[L, D]` of states `[N, L, D]` in one batch; those labelled neither 1 nor 0 count for nothing.
+
+    Not by `ClassSums`, which waits for the other processes: the first one alone may ask.
+    """
+    label = torch.tensor(labels)
+    return mean_difference(torch.stack([h[label == side].double().mean(0) for side in (0, 1)]))[0]
 
 
 def cosine_scores(unit_mean: Tensor, vectors: Tensor) -> Tensor:
