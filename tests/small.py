@@ -4,6 +4,9 @@ import json
 import random
 from pathlib import Path
 
+import pytest
+
+from probe.cli import main
 from probe.data.splits import ContrastData
 from probe.directions.direction import Direction
 from probe.storyteller.storyteller import sample_premise, sample_story
@@ -34,6 +37,15 @@ def write_sets(folder: Path, n_groups: int = 14) -> dict[str, str]:
         paths[name] = str(folder / f"{name}.jsonl")
         Path(paths[name]).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return paths
+
+
+def fitted(folder: Path, lm: Path, sets: dict[str, str], *more: str) -> Path:
+    """The folder of a run of MeanDifference, made under `folder`."""
+    words = ["fit", "--model", "MeanDifference", "--lm.model", str(lm), "--lm.device", "cpu", "--data", "ContrastData"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main([*words, *(f"--data.init_args.{k}={v}" for k, v in sets.items()), *more]) == 0
+    return folder / "lightning_logs/probe/version_0"
 
 
 def opened(folder: Path, files: dict[str, str]) -> tuple[Direction, ContrastData]:

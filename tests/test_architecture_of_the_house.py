@@ -25,7 +25,7 @@ FLOORS = (
 )  # fmt: skip
 """A folder (or a file beside them) imports only what stands above it, that is, to its left."""
 
-NARROW = {"cli.preflight": {"errors", "files", "data.rows", "lm.sources", "options.yaml_text"}}
+NARROW = {"cli.preflight": {"errors", "files", "data.contrast", "data.rows", "lm.sources", "options.yaml_text"}}
 """Rooms that may import even less."""
 
 

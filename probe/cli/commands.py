@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import yaml
 
 from probe.cli.outline import options
+from probe.cli.plugins import DATA
 from probe.cli.preflight import read_config
 from probe.errors import ProbeError
 from probe.options.parsing import OneSentence, check_settings
@@ -90,6 +91,7 @@ def _sections_for(word: str, known: set[str]) -> str:
 
 def _refuse_unknown(file: str, section: str, keys: set[str]) -> None:
     """A setting that this verb lacks is passed over if it is one of `fit`, and refused if it is nobody's."""
-    unknown = sorted(keys - {"class_path", *options(section)})
+    kinds = DATA if section == "data" else ("",)
+    unknown = sorted(keys - {"class_path", *(name for kind in kinds for name in options(section, kind))})
     if unknown:
         raise ProbeError(f"--config {file}: found `{section}.{unknown[0]}`, which no verb knows; correct it.")

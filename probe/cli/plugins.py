@@ -36,7 +36,7 @@ OF_LIGHTNING = {
 Left out for other reasons: CSVLogger, whose metrics.csv would stand where ours does, and Timer, which `max_time` is.
 """
 ADMITTED = (
-    "probe.scorers", *(f"probe.{name}" for name in SCORERS), 
+    "probe.scorers", *(f"probe.{name}" for name in SCORERS),
     *(f"{room}.{name}" for name, home in DATA.items() for room in ("probe", "probe.data", home)),
     "probe.LMSpec", "probe.lm.spec", "probe.lm.chat.Endpoint", "probe.data.reading.Reading",  # not named, but filled in
     *(

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from probe.data.rows import Preference, RatedText, read_contrast, read_crossed, read_rows
+from probe.data.contrast import read_contrast
+from probe.data.rows import Preference, RatedText, read_crossed, read_rows
 from probe.errors import ProbeError, did_you_mean
 from probe.files import SHIPPED, shipped
 from probe.lm.sources import locate

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -94,7 +94,7 @@ def read_rows(path: str | Path, kind: type[RowT]) -> list[RowT]:
         ProbeError: naming file and line, for anything that is not a complete, non-empty row.
     """
     rewritten: list[str] = []
-    rows = [_row(record, kind, where, rewritten) for record, where in _records(Path(path))]
+    rows = [_row(record, kind, where, rewritten) for record, where in records_of(Path(path))]
     if rewritten:
         _say_once(
             f"{path}: spaces and Unicode form are no part of a name: {len(rewritten)} names of groups or raters were "
@@ -105,7 +105,12 @@ def read_rows(path: str | Path, kind: type[RowT]) -> list[RowT]:
     return rows
 
 
-def _records(path: Path) -> Iterator[tuple[Any, str]]:
+def records_of(path: Path) -> Iterator[tuple[Any, str]]:
+    """The records of a file, each with its place, by the ending of its name.
+
+    Raises:
+        ProbeError: where there is no such file.
+    """
     found = shipped(path)
     if not found.is_file():
         raise ProbeError(f"{path}: no such file, here or in {SHIPPED}; check the `data` section of the config.")
@@ -129,42 +134,6 @@ def read_crossed(path: str | Path) -> list[CrossedText]:
                 "add what is missing or leave the topic out."
             )
     return texts
-
-
-def read_contrast(path: str | Path) -> tuple[list[TextPair], list[RatedText]]:
-    """Reads the pairs of a file of pairs; of a file of rated texts, its extremes as pairs, and all of its texts.
-
-    Each text of a group's highest rating is paired with one of its lowest, under the same instruction, so that the sides
-    differ in what was rated alone. A group whose texts are all rated alike makes no pair.
-
-    Raises:
-        ProbeError: as `read_rows`; also where no group of rated texts holds two ratings.
-    """
-    first: Any = next(_records(Path(path)), ({}, ""))[0]
-    if not isinstance(first, dict) or "text" not in first:
-        return read_rows(path, TextPair), []
-    rated = read_rows(path, RatedText)
-    by_group: dict[str, list[RatedText]] = {}
-    for text in rated:
-        by_group.setdefault(text.group, []).append(text)
-    pairs = [pair for texts in by_group.values() for pair in _extremes(texts)]
-    if not pairs:
-        raise ProbeError(
-            f"{path}: expected groups in which some texts are rated higher than others, found none; give texts on one topic "
-            "the same `group`."
-        )
-    return pairs, rated
-
-
-def _extremes(texts: Sequence[RatedText]) -> list[TextPair]:
-    high, low = (pick(text.rating for text in texts) for pick in (max, min))
-    tops, bottoms = ([text for text in texts if text.rating == end] for end in (high, low))
-    if high == low:
-        return []
-    return [
-        TextPair(top.prompt, bottom.prompt, top.group, top.text, bottom.text)
-        for top, bottom in zip(tops, bottoms, strict=False)
-    ]
 
 
 @cache

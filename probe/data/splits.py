@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from probe.data.concept import CREATIVE
+from probe.data.contrast import read_contrast
 from probe.data.reading import Row, crossed_rows, labels, pair_rows, preference_rows, story_rows
-from probe.data.rows import CrossedText, Preference, RatedText, TextPair, read_contrast, read_crossed, read_rows
+from probe.data.rows import CrossedText, Preference, RatedText, TextPair, read_crossed, read_rows
 from probe.errors import ProbeError
 from probe.options.types import FilePath, NonNegativeInt, Seed, Share
 

@@ -6,6 +6,7 @@ written, whose logits have to be those of the hooked one.
 
 import copy
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,14 +52,17 @@ def bake(lm: FrozenLM, vectors: Mapping[int, Tensor], folder: Path) -> float:
                 "--to llama.cpp, or generate with the direction."
             )
         bias += vector.cpu() / float(getattr(model.config, "residual_multiplier", 1.0))
-    model.save_pretrained(folder)
-    lm.tokenizer.save_pretrained(folder)
-    off = _difference(lm, vectors, folder)
-    if not off < TOLERANCE:
-        raise ProbeError(
-            f"--to baked: expected the logits of the hooked model, found others by up to {off:.2g}: a "
-            f"{model.config.model_type} model has no place for a direction in its weights; {folder} is not to be used."
-        )
+    with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
+        written = Path(beside) / folder.name
+        model.save_pretrained(written)
+        lm.tokenizer.save_pretrained(written)
+        off = _difference(lm, vectors, written)
+        if not off < TOLERANCE:
+            raise ProbeError(
+                f"--to baked: expected the logits of the hooked model, found others by up to {off:.2g}: a "
+                f"{model.config.model_type} model has no place for a direction in its weights; use --to llama.cpp."
+            )
+        written.rename(folder)
     return off
 
 

@@ -17,18 +17,21 @@ USE = """import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-name = "{model}"
+name = "{model}"{note}
 tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModelForCausalLM.from_pretrained(name)
 for layer, vector in load_file("steering.safetensors").items():  # block, 0-based -> what is added to its output
-    block = model.get_decoder().layers[int(layer)]
+    block = model.get_submodule("{blocks}")[int(layer)]
     block.register_forward_hook(
         lambda _, __, out, v=vector: (out[0] + v.to(out[0]), *out[1:]) if isinstance(out, tuple) else out + v.to(out)
     )
 """
 
 
-def write_for_hub(direction: Direction, vectors: Mapping[int, Tensor], run: Path, folder: Path) -> None:
-    """Writes the direction, what is added at scale 1 (`steering.safetensors`) and `README.md`, a Hub-style card."""
+def write_for_hub(direction: Direction, vectors: Mapping[int, Tensor], blocks: str, run: Path, folder: Path) -> None:
+    """Writes the direction, what is added at scale 1 (`steering.safetensors`) and `README.md`, a Hub-style card.
+
+    `blocks` is the name of the list of decoder blocks in the model.
+    """
     direction.save(folder)
     tensors = {str(k): vector.float().cpu().contiguous() for k, vector in vectors.items()}
     atomic_write(folder / "steering.safetensors", lambda path: save_file(tensors, path))
@@ -55,11 +58,17 @@ def write_for_hub(direction: Direction, vectors: Mapping[int, Tensor], run: Path
         "means nothing. The base model's licence applies to what is written with it.",
         "",
         "```python",
-        USE.format(model=model.replace('"', "")).rstrip(),
+        USE.format(model=model.replace('"', ""), note=_note(model), blocks=blocks).rstrip(),
         "```",
         "",
     ]
     atomic_write(folder / "README.md", lambda path: path.write_text("\n".join(lines), encoding="utf-8"))
+
+
+def _note(model: str) -> str:
+    """What a reader of the code has to put in for a model that transformers does not find by this name."""
+    known = not model.startswith("package:") and not model.endswith(".gguf")
+    return "" if known else "  # <- put in its folder or hub id, as transformers loads it"
 
 
 def _figures(run: Path, direction: Direction) -> list[str]:

@@ -11,7 +11,7 @@ from probe.lm.hooks import edit, record
 from probe.lm.sampling import continued, padded
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
-"""Share of two states' distance within which they are the same."""
+"""Share of the spread of a token's logits within which two passes agree."""
 
 
 @torch.inference_mode()

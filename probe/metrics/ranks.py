@@ -1,8 +1,8 @@
 """Scores to numbers: rank metrics on raw scores.
 
 Every metric takes scores `[N, C]`, one column per layer or scorer, and gives `[C]`, or `[R, C]` for the R resamples of
-weights `[R, N]`; what cannot be computed is nan, never 0. Scores are used by rank alone: torchmetrics' AUROC would squash
-values outside [0, 1] through a sigmoid.
+weights `[R, N]`; what cannot be computed is nan, never 0. All but Pearson's correlation use scores by rank alone: torchmetrics'
+AUROC would squash values outside [0, 1] through a sigmoid.
 """
 
 from collections.abc import Callable

@@ -49,8 +49,6 @@ class LoRAScorer(Scorer):
         rank: Rank of the adapters.
         alpha: An adapter's output is scaled by alpha / rank.
         lr: Learning rate of AdamW.
-        decay: Let the learning rate fall to 0, in a straight line over all steps; where a thousand texts or more are learned
-            from for several epochs this is worth having.
     """
 
     mixes = True
@@ -70,10 +68,9 @@ class LoRAScorer(Scorer):
         rank: PositiveInt = 8,
         alpha: PositiveInt = 16,
         lr: PositiveFloat = 1e-3,
-        decay: bool = False,
     ) -> None:
         super().__init__(lm, span, cache_dir)
-        self.pooling, self.rank, self.alpha, self.lr, self.decay = pooling, rank, alpha, lr, decay
+        self.pooling, self.rank, self.alpha, self.lr = pooling, rank, alpha, lr
         self.wanted_layers = None if layer is None else [layer]
         self.automatic_optimization = True
         self.best: dict[str, Any] = {}
@@ -115,14 +112,9 @@ class LoRAScorer(Scorer):
 
     # -- learning -----------------------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> Any:
-        """AdamW on all that learns, and how its learning rate falls, if it does."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr)
-        if not self.decay:
-            return optimizer
-        steps = max(int(self.trainer.estimated_stepping_batches), 1)
-        falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falling, "interval": "step"}}
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW on all that learns."""
+        return torch.optim.AdamW(self.parameters(), lr=self.lr)
 
     def choose(self, truth: EvaluationSet) -> str:
         """Keeps the epoch that ranks validation best: its scores are judged, its weights come back at the end."""
@@ -181,10 +173,6 @@ class LoRAScorer(Scorer):
     def learned(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
         """Those of the best epoch."""
         return checkpoint["best"]["state"] if checkpoint["best"] else super().learned(checkpoint)
-
-    def settings(self) -> dict[str, Any]:
-        """As every scorer's; a checkpoint from before there was a `decay` is one without."""
-        return {name: value for name, value in super().settings().items() if name != "decay" or value}
 
     def identity(self) -> dict[str, Any]:
         """As every scorer's, and what else decides what gradients teach."""

@@ -229,7 +229,7 @@ class SteeringCallback(L.Callback):
         return looks
 
     def _other_direction(self, scorer: DirectionalScorer | LoRAScorer, taken: set[str]) -> Tensor:
-        """Mean difference `[D]` of the validation pairs whose groups are not `taken`, read by the frozen LM."""
+        """Mean difference `[D]` of the validation pairs, or rated extremes, of groups not `taken`, read by the frozen LM."""
         rows = scorer.data.rows["validation"]
         h = scorer.features["validation"].pooled(scorer.pooling)[:, scorer.extractor.layers.index(scorer.chosen_layer)]
         others = [-1 if row.group in taken else label for row, label in zip(rows, labels(rows), strict=True)]

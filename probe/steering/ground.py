@@ -197,9 +197,12 @@ def _ground(
 
 
 def dull_prompts(rows: Sequence[Row], groups: Sequence[str] | None = None) -> list[str]:
-    """Uncreative prompts of the given groups, or of all, a first one of every group before a second of any."""
+    """Uncreative prompts of the given groups, or of all, a first one of every group before a second of any.
+
+    Where there are only rated texts, what these answer.
+    """
     ours = sorted((row for row in rows if groups is None or row.group in groups), key=lambda row: row.group)
-    both = _pairs(ours) or [(row, row) for row in ours]  # a rated text's prompt asks for nothing in particular
+    both = _pairs(ours) or [(row, row) for row in ours]
     return [dull.prompt for _, dull in _spread(both)]
 
 

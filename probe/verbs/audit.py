@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from probe.data.audit import Finding, audit_pairs
 from probe.data.concept import CREATIVE, side
+from probe.data.contrast import read_contrast
 from probe.data.reading import Pooling, Span
-from probe.data.rows import RatedText, TextPair, read_contrast, read_rows
+from probe.data.rows import RatedText, TextPair, read_rows
 from probe.errors import ProbeError
 from probe.files import atomic_write, try_file, without_nan
 from probe.lm.spec import LMSpec

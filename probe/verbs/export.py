@@ -62,7 +62,8 @@ def _baked(what: Exported, output: Path) -> str:
 def _hub(what: Exported, output: Path) -> str:
     from probe.directions.hub_card import write_for_hub
 
-    write_for_hub(what.direction, what.vectors, what.folder.parent, output)
+    blocks = next(name for name, module in what.lm.model.named_modules() if module is what.lm.blocks)
+    write_for_hub(what.direction, what.vectors, blocks, what.folder.parent, output)
     return f"read {output}/README.md; probe generate --direction {output}; hf upload NAME {output}"
 
 

@@ -85,6 +85,7 @@ def page(folder: Path) -> str:
     try:
         found = from_json((folder / METRICS).read_text(encoding="utf-8"))
         results, made = found["results"].get("test") or found["results"]["validation"], dict(found["provenance"])
+        prompts = _prompts(folder / "steering.jsonl")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProbeError(
             f"{folder}: expected a run of `fit` with its {METRICS}, found none that can be read ({error})."
@@ -108,7 +109,7 @@ def page(folder: Path) -> str:
             rows=_rows(results, columns),
             shown=[picture for stem, picture in drawn if stem in FIRST],
             folded=[picture for stem, picture in drawn if stem not in FIRST],
-            prompts=_prompts(folder / "steering.jsonl"),
+            prompts=prompts,
             made=sorted((key.replace("_", " "), value) for key, value in made.items()),
             config=config.read_text(encoding="utf-8") if config.is_file() else "",
         )

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from probe.data import audit
+from probe.data.contrast import read_contrast
 from probe.data.reading import Passage
-from probe.data.rows import Preference, RatedText, TextPair, read_contrast, read_rows
+from probe.data.rows import Preference, RatedText, TextPair, read_rows
 from probe.data.splits import ContrastData
 from probe.errors import ProbeError
 from probe.metrics import texts as textstats

@@ -11,6 +11,7 @@ import torch
 from scipy.stats import spearmanr
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.preprocessing import StandardScaler
+from small import fitted
 
 from probe.cli import main
 from probe.data.rated import RatedData
@@ -163,6 +164,20 @@ def test_a_run_on_ratings_is_told_restored_and_scores_as_it_did(
     assert main(["test", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints/last.ckpt")]) == 0
     scores = SavedScorer(run).score(texts)
     assert len(set(scores)) == 4 and np.isfinite(scores).all()
+
+
+def test_a_config_of_ratings_serves_the_verbs_that_do_not_use_them(
+    tiny_lm_folder: Path, small_sets: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    fitted(tmp_path, tiny_lm_folder, small_sets, "--steering.n_prompts=0")
+    config = tmp_path / "ratings.yaml"
+    config.write_text("data: {class_path: RatedData, init_args: {texts: mine.csv, test_preferences: x.jsonl}}\n")
+    monkeypatch.chdir(tmp_path)
+    words = ["generate", "Write.", "--config", str(config), "--strength", "1", "--strength_unit", "gap"]
+    assert main([*words, "--max_new_tokens", "2"]) == 0
+    config.write_text("data: {class_path: RatedData, init_args: {txets: mine.csv}}\n")
+    assert main(words) == 2
+    assert "found `data.txets`, which no verb knows" in capsys.readouterr().err
 
 
 def test_a_slip_in_the_data_section_of_ratings_is_named(capsys: Any) -> None:

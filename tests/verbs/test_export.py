@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFReader
+from small import fitted
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from probe.cli import main
@@ -24,13 +25,7 @@ from probe.lm.hooks import edit
 @pytest.fixture(scope="module")
 def run(tiny_lm_folder: Path, small_sets: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which a run has found a direction."""
-    folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        words = ["fit", "--model", "MeanDifference", "--lm.model", str(tiny_lm_folder), "--lm.device", "cpu"]
-        words += ["--data", "ContrastData", *(f"--data.init_args.{k}={v}" for k, v in small_sets.items())]
-        assert main([*words, "--steering.n_prompts", "0"]) == 0
-    return folder
+    return fitted(tmp_path_factory.mktemp("run"), tiny_lm_folder, small_sets, "--steering.n_prompts=0").parents[2]
 
 
 def export(run: Path, *words: str) -> int:

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from small import fitted
 
 from probe.cli import main
 from probe.verbs.report import page
@@ -13,13 +14,13 @@ from probe.verbs.report import page
 
 @pytest.fixture(scope="module")
 def run(tiny_lm_folder: Path, small_sets: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        words = ["fit", "--model", "MeanDifference", "--lm.model", str(tiny_lm_folder), "--lm.device", "cpu"]
-        words += ["--data", "ContrastData", *(f"--data.init_args.{k}={v}" for k, v in small_sets.items())]
-        assert main([*words, "--steering.n_prompts", "2", "--steering.max_new_tokens", "4"]) == 0
-    return folder / "lightning_logs/probe/version_0"
+    return fitted(
+        tmp_path_factory.mktemp("run"),
+        tiny_lm_folder,
+        small_sets,
+        "--steering.n_prompts=2",
+        "--steering.max_new_tokens=4",
+    )
 
 
 class Tags(HTMLParser):

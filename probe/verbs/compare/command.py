@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.data.concept import CREATIVE
+from probe.data.contrast import read_contrast
 from probe.data.reading import Span
-from probe.data.rows import Preference, RatedText, read_contrast, read_crossed, read_rows
+from probe.data.rows import Preference, RatedText, read_crossed, read_rows
 from probe.errors import ProbeError
 from probe.files import try_folder
 from probe.lm.sources import cached

@@ -1,0 +1,44 @@
+"""A contrast to learn from: pairs as they stand in a file, or the extremes of texts that people rated."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from probe.data.rows import RatedText, TextPair, read_rows, records_of
+from probe.errors import ProbeError
+
+
+def read_contrast(path: str | Path) -> tuple[list[TextPair], list[RatedText]]:
+    """Reads the pairs of a file of pairs; of a file of rated texts, its extremes as pairs, and all of its texts.
+
+    Each text of a group's highest rating is paired with one of its lowest, under the same instruction, so that the sides
+    differ in what was rated alone. A group whose texts are all rated alike makes no pair.
+
+    Raises:
+        ProbeError: as `read_rows`; also where no group of rated texts holds two ratings.
+    """
+    first: Any = next(records_of(Path(path)), ({}, ""))[0]
+    if not isinstance(first, dict) or "text" not in first:
+        return read_rows(path, TextPair), []
+    rated = read_rows(path, RatedText)
+    by_group: dict[str, list[RatedText]] = {}
+    for text in rated:
+        by_group.setdefault(text.group, []).append(text)
+    pairs = [pair for texts in by_group.values() for pair in _extremes(texts)]
+    if not pairs:
+        raise ProbeError(
+            f"{path}: expected groups in which some texts are rated higher than others, found none; give texts on one topic "
+            "the same `group`."
+        )
+    return pairs, rated
+
+
+def _extremes(texts: Sequence[RatedText]) -> list[TextPair]:
+    high, low = (pick(text.rating for text in texts) for pick in (max, min))
+    tops, bottoms = ([text for text in texts if text.rating == end] for end in (high, low))
+    if high == low:
+        return []
+    return [
+        TextPair(top.prompt, bottom.prompt, top.group, top.text, bottom.text)
+        for top, bottom in zip(tops, bottoms, strict=False)
+    ]
