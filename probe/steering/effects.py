@@ -6,7 +6,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from probe.metrics.bootstrap import Estimate, group_bootstrap, mean_over
+from probe.data.concept import less
+from probe.metrics.bootstrap import Estimate, group_bootstrap, mean_and_p, mean_over
 from probe.metrics.ranks import Floats, mean
 from probe.metrics.texts import compression_ratio, distinct, self_bleu
 from probe.steering.measuring import SteeredText
@@ -62,6 +63,20 @@ def curves(
     }:
         found["moved_wrong"] = wrong
     return found
+
+
+def difference(
+    one: Sequence[SteeredText], other: Sequence[SteeredText], groups: Sequence[str], told: str
+) -> tuple[Estimate, float]:
+    """By how much one set exceeds another in a measure, over the same prompts in one order; with a p value."""
+    return mean_and_p(values_of(one, told) - values_of(other, told), groups)
+
+
+def not_apart(gap: Estimate, concept: str) -> list[str]:
+    """What is to be said where creative prompts and uncreative ones do not differ, so that no share of their gap means much."""
+    if gap.lower > 0 or gap.upper < 0:
+        return []
+    return [f"But {concept} and {less(concept)} prompts are not told apart here ({gap}), so that says little."]
 
 
 def share_of_gap(

@@ -116,7 +116,7 @@ def test_a_setting_steers_by_its_share_of_the_gap_and_several_layers_share_it_ou
 ) -> None:
     direction, data = opened(*fitted)
     ground, _ = held_out(tiny_lm, direction, data, Sampling(8), (), 3, 3)
-    settings = [Setting((0,), 2.0), Setting((2,), 2.0), Setting((0, 1, 2), 2.0)]
+    settings = [Setting(layers, 2.0, "gap") for layers in ((0,), (2,), (0, 1, 2))]
     cells, plain = sweep(ground, direction, settings, Budget(extra_nll=1e9, repetition=1e9))
     for setting, found in zip(settings, cells, strict=True):
         arm, share = setting.arm(direction, "x"), 2 / len(setting.layers)
@@ -160,6 +160,9 @@ def test_the_verb_saves_the_setting_into_the_direction_and_generate_uses_it(
     assert [c["layer"] for c in report["cells"][::2]] == ["0", "1", "2", "0-2"]
     assert len(report["random_shares"]) == 2
     direction = Direction.load(folder / "lightning_logs/probe/version_0/direction")
+    doses = direction.provenance["dose"]["of_layer"]
+    lengths = [sum(doses[str(k)] for k in ks) * s / len(ks) for ks in ((0,), (1,), (2,), (0, 1, 2)) for s in (0.5, 1.0)]
+    assert [c["strength_absolute"] for c in report["cells"]] == pytest.approx(lengths)
     null = random_directions(2, direction.layers, 32, 0)
     for vectors, found, share in zip(null, report["random"], report["random_shares"], strict=True):
         first, _, last = found["layer"].partition("-")

@@ -15,7 +15,7 @@ from probe.metrics.pairwise import Judged, WinRate, win_rates
 from probe.show import DIGITS, cell, draw, figures_table
 from probe.shown.escapes import markdown
 from probe.shown.terminal import Terminal
-from probe.steering.effects import summary
+from probe.steering.effects import not_apart, summary
 from probe.steering.samples import sample_cell
 from probe.steering.witness import SCORE
 from probe.verbs.stories.figures import distributions, win_rate_plot
@@ -150,11 +150,7 @@ class StoriesReport:
             f"Verdict: by {ground.by_whom} the sets rank {' > '.join(f'{name} {of[name].value:.2f}' for name in order)}.",
             f"Of the way from {less(ground.concept)} to {ground.concept} prompts go: {told}.",
         ]
-        if not (sets.gap.lower > 0 or sets.gap.upper < 0):
-            lines.append(
-                f"But {ground.concept} and {less(ground.concept)} prompts are not told apart here ({sets.gap}), "
-                "so that says little."
-            )
+        lines += not_apart(sets.gap, ground.concept)
         for name, (difference, p) in sets.beyond_controls.items():
             lines.append(f"The steered texts {_stand(difference, p)} `{name}`: {difference}{_how_sure(p)}.")
         for name, judge in self.judged.items():

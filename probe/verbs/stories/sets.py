@@ -14,12 +14,12 @@ from torch import Tensor
 
 from probe.data.concept import less
 from probe.directions.direction import Recommended, random_directions
-from probe.metrics.bootstrap import Estimate, holm, mean_and_p
+from probe.metrics.bootstrap import Estimate, holm
 from probe.metrics.pairwise import Comparison, Winner, by_number, comparisons
 from probe.metrics.ranks import mean
 from probe.metrics.texts import distinct
 from probe.steering.arms import Arm, write
-from probe.steering.effects import share_of_gap, values_of
+from probe.steering.effects import difference, share_of_gap, values_of
 from probe.steering.ground import Ground
 from probe.steering.measuring import SteeredText
 
@@ -64,9 +64,7 @@ class StorySets:
         return {name: (e, p) for name, (e, _), p in zip(names, found, adjusted, strict=True)}
 
     def _difference(self, one: str, other: str) -> tuple[Estimate, float]:
-        told = self.ground.told_by
-        difference = values_of(self.texts[one], told) - values_of(self.texts[other], told)
-        return mean_and_p(difference, self.ground.groups)
+        return difference(self.texts[one], self.texts[other], self.ground.groups, self.ground.told_by)
 
     def comparisons(self, n_prompts: int | None = None) -> list[Comparison]:
         """Every set against the uncreative one, and the steered one against the rest; of all prompts or the first ones."""

@@ -1,17 +1,17 @@
 """sweep: at which layer and how strongly to steer, what it gains on prompts not searched on, and what it costs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from probe.errors import ProbeError
 from probe.files import try_folder
 from probe.lm.operators import heeds_strength, operator_called
-from probe.lm.spec import Budget, DataFiles, LMSpec
+from probe.lm.spec import Budget, DataFiles, LMSpec, Unit
 from probe.logs import direction_folder
 from probe.options.types import FilePath, NonNegativeInt, PositiveFloat, PositiveInt
 from probe.steering.settings import Editing, Witnessed
 
 STRENGTHS = (0.25, 0.35, 0.5, 0.71, 1.0, 1.41, 2.0)
-"""Class gaps, the square root of 2 apart: at 1 the mean dull state becomes the mean creative one, beyond 2 is far from both."""
+"""The square root of 2 apart. At 1 gap the mean dull state becomes the mean creative one; 2 doses cost about four times one."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ def run(
     layers: list[NonNegativeInt] | None = None,
     together: bool = False,
     strengths: tuple[PositiveFloat, ...] = STRENGTHS,
+    strength_unit: Unit = "dose",
     budget: Budget = Budget(),  # noqa: B008  (read, never changed)
     n_prompts: PositiveInt = 24,
     n_test_prompts: PositiveInt = 240,
@@ -46,7 +47,9 @@ def run(
         lm: The model; by default the one that the direction was made with.
         layers: Blocks to try; all that the direction has by default.
         together: Try all these layers at once, too; they share the strength out.
-        strengths: In class gaps of the direction at each layer.
+        strengths: Of the direction at each layer; a random direction gets the same lengths.
+        strength_unit: Of the strengths: dose (the length that costs a stated KL at its layer, measured before the search), gap
+            (distance of the two classes), norm (share of the residual norm) or absolute.
         budget: What steering may cost.
         n_prompts: Uncreative prompts to search on, from half of the validation groups.
         n_test_prompts: Uncreative prompts to judge on, from all other held-out groups.
@@ -56,6 +59,7 @@ def run(
         output: Folder of the runs.
     """
     from probe.shown.terminal import Terminal
+    from probe.steering.dose import CALIBRATED_ON, with_dose
     from probe.steering.ground import held_out, open_direction
     from probe.steering.witnesses import witnesses
     from probe.verbs.sweep.report import SweepReport
@@ -64,7 +68,7 @@ def run(
 
     operator = steering.operator or "plus"
     if not heeds_strength(operator_called(operator)):
-        strengths = (1.0,)  # they would all be the same
+        strengths, strength_unit = (1.0,), "absolute"  # they would all be the same
     try_folder(output, "--output")
     readers = witnesses(steering)
     folder = try_folder(direction_folder(direction, run), "--direction")
@@ -74,9 +78,12 @@ def run(
         raise ProbeError(f"--layers: the direction holds {list(found.layers)}, found {unknown[0]}; choose among those.")
     wanted = tuple(layers or found.layers)
     places = [(k,) for k in wanted] + ([wanted] if together and len(wanted) > 1 else [])
-    settings = [Setting(place, strength, operator) for place in places for strength in strengths]
+    settings = [Setting(place, strength, strength_unit, operator) for place in places for strength in strengths]
     console = Terminal()
     ground, other_ground = held_out(frozen, found, rows_of, steering, readers, n_prompts, n_test_prompts)
+    if strength_unit == "dose":
+        found = with_dose(frozen, found, wanted, ground.prompts[:CALIBRATED_ON], steering)
+        ground, other_ground = replace(ground, direction=found), replace(other_ground, direction=found)
     searched = search(ground, settings, budget, n_random, steering.seed, console)
     judged = judge(other_ground, searched, console)
     SweepReport(output, folder, other_ground, budget, searched, judged).write(console)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from probe.lm.spec import UNITS
 from probe.metrics.ranks import Floats
 from probe.show import BLUE, GREEN, GREY, ORANGE, label
 from probe.verbs.sweep.sweep import Cell, pareto
@@ -31,7 +32,7 @@ def heat_map(cells: Sequence[Cell], measure: str, recommended: Cell) -> Figure:
     axis.plot(
         [at[0]], [at[1]], marker="s", markersize=26, markerfacecolor="none", markeredgecolor=ORANGE, markeredgewidth=2
     )
-    axis.set(xlabel="strength (class gaps)", ylabel="layer (block, 0-based)")
+    axis.set(xlabel=f"strength ({UNITS[recommended.setting.unit]})", ylabel="layer (block, 0-based)")
     axis.set_xticks(range(len(strengths)), [f"{s:g}" for s in strengths])
     axis.set_yticks(range(len(places)), places)
     return figure

@@ -11,10 +11,10 @@ from rich.text import Text
 
 from probe.data.concept import less, side
 from probe.files import write_csv, write_json, write_json_lines
-from probe.lm.spec import Budget
+from probe.lm.spec import UNITS, Budget
 from probe.show import DIGITS, cell, draw, figures_table
 from probe.shown.terminal import Terminal
-from probe.steering.effects import summary
+from probe.steering.effects import not_apart, summary
 from probe.steering.ground import Ground
 from probe.verbs.sweep.figures import heat_map, pareto_plot
 from probe.verbs.sweep.sweep import Cell, at_matched, pareto
@@ -43,7 +43,7 @@ class SweepReport:
         setting = {
             "layer": layers[0] if len(layers) == 1 else layers,
             "strength": best.setting.strength,
-            "strength_unit": "gap",
+            "strength_unit": best.setting.unit,
         }
         budget = {
             "budget": asdict(self.budget),
@@ -62,6 +62,7 @@ class SweepReport:
                 {"layer": cell.setting.where, "strength": cell.setting.strength} for cell in pareto(self.searched.cells)
             ],
             "matched": self.matched(),
+            "gap": asdict(self.judged.gap),
             "share_of_gap": asdict(self.judged.share),
             "random_shares": self.judged.random_shares,
             "random": [
@@ -114,8 +115,8 @@ class SweepReport:
         """What the recommended setting reaches, beside random directions, and where the layers differ."""
         best, share, concept = self.searched.recommended, self.judged.share, self.ground.concept
         where = (
-            f"layer {best.setting.where} at {best.setting.strength:g} class gaps ({best.strength_absolute:.2f} absolute, "
-            f"{best.strength_norm:.2f} of the residual norm)"
+            f"layer {best.setting.where} at {best.setting.strength:g} {UNITS[best.setting.unit]} "
+            f"({best.strength_absolute:.2f} absolute, {best.strength_norm:.2f} of the residual norm)"
         )
         budget = f"{self.budget.extra_nll:g} nats of extra NLL and {self.budget.repetition:g} of repetition"
         lines = [
@@ -124,8 +125,9 @@ class SweepReport:
             else f"Verdict: nothing is within the budget of {budget}; {where} is the cheapest.",
             f"By {self.ground.by_whom} it goes {share} of the way from {less(concept)} to {concept} prompts "
             f"({share.n_groups} groups).",
+            *not_apart(self.judged.gap, concept),
         ]
-        if self.judged.random_shares:
+        if np.isfinite(self.judged.random_shares).any():
             low, high = np.nanpercentile(self.judged.random_shares, [5, 95])
             n = len(self.judged.random_shares)
             furthest = int(np.argmax(np.nan_to_num(self.judged.random_shares, nan=-np.inf)))

@@ -21,7 +21,8 @@ class Setting:
     layers: tuple[int, ...]
     """Usually one; several share the strength out."""
     strength: float
-    """In class gaps of the direction at each layer; a random direction gets the same length."""
+    """Of the direction at each layer; a random direction gets the same length."""
+    unit: str = "dose"
     operator: str = "plus"
 
     @property
@@ -32,8 +33,8 @@ class Setting:
         return f"{first}-{last}" if whole else ",".join(map(str, self.layers))
 
     def arm(self, direction: Direction, name: str) -> Arm:
-        """Steering with a direction, which may be a random one with our gaps."""
-        return Arm(name, direction.deltas(self.strength, "gap", self.layers), self.strength, self.operator)
+        """Steering with a direction, which may be a random one with our lengths."""
+        return Arm(name, direction.deltas(self.strength, self.unit, self.layers), self.strength, self.operator)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def sweep(
     cells = []
     for setting, means in zip(settings, steered, strict=True):
         share = setting.strength / len(setting.layers)
-        lengths = [direction.strength(share, "gap", k) for k in setting.layers]
+        lengths = [direction.strength(share, setting.unit, k) for k in setting.layers]
         norms = [direction.strength(1.0, "norm", k) for k in setting.layers]
         cheap = means["extra_nll"] <= budget.extra_nll
         fresh = means["repetition"] - plain["repetition"] <= budget.repetition

@@ -1,5 +1,6 @@
 """A sweep as a trial: searched on some held-out prompts, judged once on others, and random directions get the same search."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -8,10 +9,10 @@ import numpy as np
 from probe.directions.direction import Direction, random_directions
 from probe.lm.spec import Budget
 from probe.metrics.bootstrap import Estimate
-from probe.progress import track
+from probe.progress import duration, track
 from probe.shown.terminal import Terminal
 from probe.steering.arms import Arm
-from probe.steering.effects import share_of_gap
+from probe.steering.effects import difference, share_of_gap
 from probe.steering.ground import Ground
 from probe.steering.measuring import SteeredText
 from probe.verbs.sweep.sweep import Cell, Setting, recommend, sweep
@@ -40,6 +41,8 @@ class Outcome:
 
     texts: dict[str, list[SteeredText]]
     """`uncreative`, `steered` and `creative`."""
+    gap: Estimate
+    """By how much creative prompts exceed uncreative ones, in what steering is told by."""
     share: Estimate
     """Of the way from uncreative to creative that steering goes; by the witness, else by the clean re-score."""
     random_shares: list[float]
@@ -51,8 +54,12 @@ def search(
 ) -> Searched:
     """Sweeps along the direction, and in the same way along random ones of equal norm."""
     direction, n = ground.direction, len(settings) * len(ground.prompts)
+    start = time.monotonic()
+    ground.texts([Arm("unsteered")])
+    takes = duration((time.monotonic() - start) * (len(settings) + 1) * (n_random + 1))
     console.print(
-        f"searching {len(settings)} settings on {len(ground.prompts)} prompts: {n} texts, {n_random} times more for the null"
+        f"searching {len(settings)} settings on {len(ground.prompts)} prompts: {n} texts, {n_random} times more for the null; "
+        f"about {takes}, and then the judging"
     )
     cells, plain = sweep(ground, direction, settings, budget, console.is_terminal)
     null = random_directions(n_random, direction.layers, direction.vectors.shape[1], seed)
@@ -74,4 +81,5 @@ def judge(ground: Ground, searched: Searched, console: Terminal) -> Outcome:
         return share_of_gap(uncreative, texts, creative, ground.groups, ground.told_by)
 
     texts = {"uncreative": uncreative, "steered": steered, "creative": creative}
-    return Outcome(texts, share(steered), [share(arm).value for arm in random])
+    gap = difference(creative, uncreative, ground.groups, ground.told_by)[0]
+    return Outcome(texts, gap, share(steered), [share(arm).value for arm in random])
