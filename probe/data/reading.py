@@ -1,8 +1,8 @@
 """What is read: rows, which of them belong together, what of a row the LM reads, and how its states become one vector."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,8 @@ class Row:
     """Each rater's own rating of a story, where it is known."""
     cell: tuple[int, int] | None = None
     """Of a text in a crossed set: whether its idea is inventive, and whether its style is ornate."""
+    source: str | None = None
+    """Who wrote it, where that is known."""
 
     @property
     def is_story(self) -> bool:
@@ -73,6 +75,11 @@ class Row:
     def passage(self, span: Span) -> Passage:
         """What the LM reads; a story is always read over its own text."""
         return SPANS[span](self) if self.side else _answer(self)
+
+
+def identity(example: Row | RatedText | TextPair) -> dict[str, Any]:
+    """What makes it the one it is, as JSON; who wrote it is told in figures alone, and decides nothing."""
+    return {name: value for name, value in asdict(example).items() if name != "source"}
 
 
 def _answer(row: Row) -> Passage:
@@ -106,7 +113,7 @@ def pair_rows(pairs: Sequence[TextPair]) -> list[Row]:
 
 def story_rows(stories: Sequence[RatedText]) -> list[Row]:
     """Each rated story as one row."""
-    return [Row(s.prompt, s.text, s.group, s.rating, raters=s.raters) for s in stories]
+    return [Row(s.prompt, s.text, s.group, s.rating, raters=s.raters, source=s.source) for s in stories]
 
 
 def labels(rows: Sequence[Row]) -> list[int]:
@@ -128,9 +135,9 @@ def preference_rows(preferences: Sequence[Preference]) -> list[Row]:
     """Both texts of each comparison."""
     won = {"a": (1.0, 0.0), "b": (0.0, 1.0), "tie": (0.5, 0.5)}
     return [
-        Row(p.prompt, text, p.group, truth, pair=i)
+        Row(p.prompt, text, p.group, truth, pair=i, source=source)
         for i, p in enumerate(preferences)
-        for text, truth in zip((p.text_a, p.text_b), won[p.preferred], strict=True)
+        for text, truth, source in zip((p.text_a, p.text_b), won[p.preferred], (p.source_a, p.source_b), strict=True)
     ]
 
 

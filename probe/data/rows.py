@@ -42,6 +42,8 @@ class RatedText:
     """Each rater's own rating, where several people rated; in CSV one column `rater_NAME` each, empty if they did not."""
     split: Literal["train", "val", "validation", "test"] | None = None
     """Which split it belongs to, where the file says so; only `RatedData` asks."""
+    source: str | None = None
+    """Who wrote it; agreement is then told within each, too."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,9 @@ class Preference:
     preferred: Literal["a", "b", "tie"]
     group: str
     prompt: str = DEFAULT_PROMPT
+    source_a: str | None = None
+    """Who wrote each."""
+    source_b: str | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,18 @@ def read_crossed(path: str | Path) -> list[CrossedText]:
                 "add what is missing or leave the topic out."
             )
     return texts
+
+
+def read_judged(path: str | Path) -> list[RatedText] | list[Preference]:
+    """Reads what people judged: rated texts, or comparisons where the first row holds two texts.
+
+    Raises:
+        ProbeError: as `read_rows`.
+    """
+    first = next((record for record, _ in records_of(Path(path))), None)
+    if isinstance(first, dict) and "text_a" in first:
+        return read_rows(path, Preference)
+    return read_rows(path, RatedText)
 
 
 @cache

@@ -1,7 +1,7 @@
 """What a split's scores are worth: every metric with its interval, beside length, bag of words and random directions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -9,9 +9,10 @@ import numpy as np
 
 from probe.data.reading import Row
 from probe.metrics.bootstrap import Estimate, group_bootstrap
-from probe.metrics.metric import METRICS, Judged, judged_by
+from probe.metrics.metric import METRICS, Judged, Metric, judged_by
 from probe.metrics.people import People, against_people, rating_matrix
 from probe.metrics.ranks import Floats, spearman
+from probe.metrics.strata import strata
 from probe.progress import track
 
 K = TypeVar("K")
@@ -24,6 +25,8 @@ class Evaluation:
     estimates: dict[str, dict[str, Estimate]]
     n_stories: int
     n_pairs: int
+    within: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    """Part of the texts or comparisons -> column -> the metric that is told of it: see `strata`."""
 
     @property
     def told(self) -> list[str]:
@@ -32,9 +35,10 @@ class Evaluation:
 
     def as_records(self) -> list[dict[str, Any]]:
         """One flat record per number, for CSV."""
+        tables = self.estimates | {f"within: {part}": columns for part, columns in self.within.items()}
         return [
             {"metric": metric, "column": column, **asdict(estimate)}
-            for metric, columns in self.estimates.items()
+            for metric, columns in tables.items()
             for column, estimate in columns.items()
         ]
 
@@ -63,12 +67,15 @@ class EvaluationSet:
         """Evaluates named score columns `[N]` of this split's rows; `lengths` `[N]` are token counts."""
         over = judged_by(self.rows, np.stack(list(columns.values()), axis=1), lengths)
         told = [metric for metric in METRICS if metric.over in over and len(over[metric.over].rows)]
-        table: dict[str, dict[str, Estimate]] = {}
-        for metric in track(told, "judging by", len(told), "metrics", shown=progress):
-            judged = over[metric.over]
+
+        def estimates(metric: Metric, judged: Judged) -> dict[str, Estimate]:
             found = group_bootstrap(partial(metric.of, judged), self.groups_of(judged), n_resamples)
-            table[metric.name] = dict(zip(columns, found, strict=True))
-        return Evaluation(table, self.n_stories, self.n_pairs)
+            return dict(zip(columns, found, strict=True))
+
+        tracked = track(told, "judging by", len(told), "metrics", shown=progress)
+        table = {metric.name: estimates(metric, over[metric.over]) for metric in tracked}
+        within = {part: estimates(*of_part) for part, of_part in strata(self.rows, over, lengths).items()}
+        return Evaluation(table, self.n_stories, self.n_pairs, within)
 
     def difference(self, ours: Floats, theirs: Floats) -> Estimate:
         """Paired group-bootstrap estimate of Spearman(ours) - Spearman(theirs), both `[N]`."""

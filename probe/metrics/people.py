@@ -19,6 +19,23 @@ class Agreement:
     """Spearman of one rater with the mean of the others, averaged over raters."""
     n_raters: int
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether they agree at all: where not, nothing follows from a score that does not agree with them."""
+        return self.one_against_others.lower > 0
+
+
+def in_words(agreement: Agreement) -> str:
+    """How far raters agree, and what that bears."""
+    told = (
+        f"{agreement.n_raters} raters agree with Krippendorff's alpha {agreement.alpha}, one with the mean of the others "
+        f"by Spearman {agreement.one_against_others}"
+    )
+    return f"{told}: {BEARS[agreement.is_shown]}"
+
+
+BEARS = {True: "about what any score can reach", False: "they are not shown to agree, so nothing can be concluded here"}
+
 
 @dataclass(frozen=True)
 class People:

@@ -1,13 +1,13 @@
 """Checkpoints at the door: read without pickle, whole and finite, and of which run."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from probe.data.reading import identity
 from probe.data.splits import SplitRows
 from probe.errors import ProbeError
 from probe.files import fingerprint
@@ -127,7 +127,7 @@ def newest_checkpoint(folder: Path, identity: Callable[[], Mapping[str, Any]]) -
 def learned_from(data: SplitRows) -> dict[str, Any]:
     """What identifies the rows that were learned from, or chosen on."""
     return {
-        "data_fingerprint": fingerprint([asdict(example) for example in data.examples]),
-        "validation_fingerprint": fingerprint([asdict(row) for row in data.rows["validation"]]),
+        "data_fingerprint": fingerprint([identity(example) for example in data.examples]),
+        "validation_fingerprint": fingerprint([identity(row) for row in data.rows["validation"]]),
         "data_seed": data.seed,
     }

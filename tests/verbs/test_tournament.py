@@ -320,6 +320,38 @@ def test_contestants_that_learn_from_different_contrasts_meet_on_one_crossed_set
     assert main((*COMPARE, *more, "--scorers", f"{{{scorers.replace('others', 'nowhere')}}}")) == 2
 
 
+def test_people_judge_by_ratings_or_comparisons_and_each_part_of_them_for_itself(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources, rng = ("human", "machine"), np.random.default_rng(0)
+    rated = [
+        {"text": f"The lamp {i} sang.", "rating": i % 5, "group": f"r{i // 2}", "source": sources[i % 2]}
+        | {"raters": {"ann": i % 5, "bo": int(rng.integers(5))}}
+        for i in range(40)
+    ]
+    votes = [
+        {"text_a": f"The lamp sang {i}.", "text_b": "The lamp sat.", "preferred": "ab"[i % 2], "group": f"v{i}"}
+        for i in range(20)
+    ]
+    for name, rows in {"rated": rated, "votes": votes}.items():
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scorers = "--scorers={mean difference: {scorer: MeanDifference}, length: {scorer: Length}}"
+    assert main((*COMPARE, scorers, "--data.people={teachers: rated.jsonl, writers: votes.jsonl}")) == 0
+    folder = here / "lightning_logs/compare/version_0"
+    report = json.loads((folder / "compare.json").read_text())
+    (lm,) = report["lms"].values()
+    of = {s["name"]: s for s in lm["standings"]}
+    assert of["length"]["estimates"]["writers"]["preference_accuracy"]["value"] == pytest.approx(0.5, abs=0.1)
+    assert set(of["length"]["within"]["teachers"]) == set(sources)
+    won = {part: estimate["value"] for part, estimate in of["length"]["within"]["writers"].items()}
+    assert sorted(won.values()) == [0, 1]  # which way round length counts, it learns from the pairs
+    assert report["agreement"]["teachers"]["n_raters"] == 2
+    assert "nothing can be concluded here" in " ".join(capsys.readouterr().out.split())  # bo rated at random
+    records = list(csv.DictReader((folder / "compare.csv").open()))
+    assert {"within: human", "within: the longer one preferred"} <= {record["metric"] for record in records}
+    assert "the longer one preferred | the shorter one preferred" in (folder / "compare.md").read_text()
+
+
 def test_several_lms_preferences_and_further_sets_stand_in_one_report(
     here: Path, tiny_lm_folder: Path, small_sets: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from probe.data.concept import CREATIVE
 from probe.data.contrast import read_contrast
 from probe.data.reading import Span
-from probe.data.rows import Preference, RatedText, read_crossed, read_rows
+from probe.data.rows import Preference, RatedText, read_crossed, read_judged, read_rows
 from probe.errors import ProbeError
 from probe.files import try_folder
 from probe.lm.sources import cached
@@ -32,6 +32,7 @@ class ComparedData:
         test_stories: Rated texts on which the scorers are compared.
         test_preferences: Compared texts.
         test_crossed: Texts on which idea and style are crossed.
+        people: Further sets to be judged by, by name: texts that people rated, or that they compared.
         transfer: Further sets of pairs by name: fitted on one, judged on all. A contestant's `contrast` names one of these.
     """
 
@@ -41,6 +42,7 @@ class ComparedData:
     test_stories: FilePath | None = None
     test_preferences: FilePath | None = None
     test_crossed: FilePath | None = None
+    people: dict[str, FilePath] = field(default_factory=dict)
     transfer: dict[str, FilePath] = field(default_factory=dict)
 
 
@@ -112,16 +114,23 @@ def _crossfit(data: ComparedData, span: Span, folds: int, seed: int, concept: st
         for f in (learned_from, data.validation_stories, data.test_stories, data.test_preferences, data.test_crossed)
         if f
     ]
-    names = [Path(f).stem for f in files] + list(data.transfer)
+    names = [Path(f).stem for f in files] + [*data.people, *data.transfer]
     for name in names:
         if names.count(name) > 1:
             raise ProbeError(
-                f"data: expected files and transfer sets with names of their own, found {name!r} twice; rename one."
+                f"data: expected files and sets with names of their own, found {name!r} twice; rename one."
             )
     rated = {Path(f).stem: read_rows(f, RatedText) for f in (data.validation_stories, data.test_stories) if f}
     if texts and pairs:
         rated[f"{Path(learned_from).stem}_texts"] = texts
     preferences = {Path(f).stem: read_rows(f, Preference) for f in (data.test_preferences,) if f}
+    for name, file in data.people.items():
+        judged = read_judged(file)
+        compared = [row for row in judged if isinstance(row, Preference)]
+        if compared:
+            preferences[name] = compared
+        else:
+            rated[name] = [row for row in judged if isinstance(row, RatedText)]
     crossed = {Path(f).stem: read_crossed(f) for f in (data.test_crossed,) if f}
     others = {name: read_contrast(file)[0] for name, file in data.transfer.items()}
     from probe.verbs.compare.crossfit import ContrastSet, CrossFit

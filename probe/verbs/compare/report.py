@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from probe.files import atomic_write, write_csv, write_json
 from probe.metrics.bootstrap import FEW_GROUPS, holm
+from probe.metrics.people import Agreement, agreement, in_words, rating_matrix
 from probe.show import draw
 from probe.shown.escapes import markdown
 from probe.shown.terminal import Terminal
@@ -18,7 +19,7 @@ from probe.verbs.compare import figures
 from probe.verbs.compare.comparison import LMResult
 from probe.verbs.compare.crossfit import CrossFit
 from probe.verbs.compare.standings import Standing
-from probe.verbs.compare.table import Adjusted, standings_grid, transfer_grid, value_of
+from probe.verbs.compare.table import Adjusted, standings_grid, transfer_grid, value_of, within_grids
 from probe.version import library_versions
 
 NOT_SHOWN = (
@@ -60,7 +61,7 @@ class ComparisonReport:
         grids = []
         for result in self.results:
             grids.append(standings_grid(result, self.crossfit, self.reference, adjusted))
-            grids += [transfer_grid(result)] if result.transfer else []
+            grids += within_grids(result) + ([transfer_grid(result)] if result.transfer else [])
         words = [*self.footer(), *self.verdict(adjusted)]
         text = "\n\n".join([*(grid.markdown() for grid in grids), *map(markdown, words)]) + "\n"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -96,6 +97,7 @@ class ComparisonReport:
             f"p: paired group bootstrap of the difference in {self.metric.replace('_', ' ')} on {self.test}, Holm over the "
             f"{sum(np.isfinite(p) for p in self.adjusted().values())} contestants and LMs; none below {FEW_GROUPS} groups.",
         ]
+        lines += [f"{test}: {words}." for test, agreed in self.agreement().items() for words in [in_words(agreed)]]
         for result in self.results:
             told = [s for s in result.standings if s.sources and np.isfinite(s.sources["text"].value)]
             if told:
@@ -111,6 +113,15 @@ class ComparisonReport:
                 if np.isfinite(bias)
             ]
         return lines
+
+    def agreement(self) -> dict[str, Agreement]:
+        """Of each test set that several people rated, how far they agree."""
+        found: dict[str, Agreement] = {}
+        for test, of in self.crossfit.tests.items():
+            stories = [row for row in of.rows if row.raters]
+            agreed = agreement(rating_matrix([row.raters for row in stories]), [row.group for row in stories])
+            found |= {test: agreed} if agreed else {}
+        return found
 
     def verdict(self, adjusted: Adjusted) -> list[str]:
         """Which contestant is best on each LM, and which differ from the reference beyond chance."""
@@ -153,6 +164,7 @@ class ComparisonReport:
             "judged_on": self.test,
             "metric": self.metric,
             "folds": self.crossfit.n_folds,
+            "agreement": {test: asdict(agreed) for test, agreed in self.agreement().items()},
             "seed": self.seed,
             "versions": library_versions(),
             "lms": {
@@ -176,8 +188,9 @@ class ComparisonReport:
         """One flat record per number."""
         for result in self.results:
             for s in result.standings:
+                parts = {test: {f"within: {p}": e for p, e in of.items()} for test, of in s.within.items()}
                 for test, by_metric in s.estimates.items():
-                    for metric, estimate in by_metric.items():
+                    for metric, estimate in (by_metric | parts.get(test, {})).items():
                         yield {"lm": s.lm, "scorer": s.name, "test": test, "metric": metric, **asdict(estimate)}
 
 

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from probe.data.reading import pairs
 from probe.metrics.bootstrap import Estimate, group_bootstrap, paired_differences, within_folds
-from probe.metrics.metric import METRICS, Metric, judged_by, metric_named
+from probe.metrics.metric import METRICS, Judged, Metric, judged_by, metric_named
 from probe.metrics.ranks import Floats, to_numpy
+from probe.metrics.strata import strata
 from probe.verbs.compare.crossfit import CrossFit
 from probe.verbs.compare.tournament import Fit
 
@@ -37,12 +38,14 @@ class Sheet:
                 margins[:, column] = _gather(crossfit, test, contestant, "preferred", self.fold[first])
         self.over = judged_by(self.rows, self.scores, lengths, margins)
 
-    def statistic(self, metric: Metric, less: str | None = None) -> tuple[Callable[[Floats], Floats], list[str]]:
-        """A metric as a statistic of weights, folds apart, and the groups of what it counts.
+    def statistic(
+        self, metric: Metric, less: str | None = None, part: Judged | None = None
+    ) -> tuple[Callable[[Floats], Floats], list[str]]:
+        """A metric as a statistic of weights, folds apart, and the groups of what it counts: all, or a part of it.
 
         With `less`, its difference to that contestant in each fold: a fold in which either has no number counts for neither.
         """
-        judged, column = self.over[metric.over], self.names.index(less) if less else 0
+        judged, column = part or self.over[metric.over], self.names.index(less) if less else 0
 
         def of_fold(kept: NDArray[np.intp], weights: Floats) -> Floats:
             values = metric.of(judged[kept], weights)
@@ -60,6 +63,14 @@ class Sheet:
         wanted = self.metrics if metrics is None else map(metric_named, metrics)
         found = {m.name: group_bootstrap(*self.statistic(m), n_resamples, n_folds=self.n_folds) for m in wanted}
         return {metric: dict(zip(self.names, estimates, strict=True)) for metric, estimates in found.items()}
+
+    def within(self, n_resamples: int) -> dict[str, dict[str, Estimate]]:
+        """Part of the texts or comparisons -> contestant -> the metric that is told of it: see `strata`."""
+        found = {
+            name: group_bootstrap(*self.statistic(metric, part=part), n_resamples, n_folds=self.n_folds)
+            for name, (metric, part) in strata(self.rows, self.over, self.lengths).items()
+        }
+        return {name: dict(zip(self.names, estimates, strict=True)) for name, estimates in found.items()}
 
     def differences(self, metric: str, reference: str, n_resamples: int) -> dict[str, tuple[Estimate, float]]:
         """Contestant -> its metric less the reference's, and the p of no difference."""

@@ -99,6 +99,8 @@ class Standing:
     """What each fold took from the grid."""
     estimates: dict[str, dict[str, Estimate]]
     """Test set -> metric -> estimate; of a band, its median and its 5th and 95th percentile."""
+    within: dict[str, dict[str, Estimate]]
+    """Test set -> part of it -> the metric that is told of that; nothing of a band."""
     difference: Estimate | None
     """To the reference, in the metric that is compared; None for the reference and for a band."""
     p: float
@@ -123,6 +125,7 @@ def standings(
     single = {name: found for name, found in fits.items() if found[0].facts["kind"] != "band"}
     sheets = {test: Sheet(crossfit, test, single, lengths[test]) for test in crossfit.tests}
     estimates = {test: sheet.estimates(n_resamples) for test, sheet in sheets.items()}
+    within = {test: sheet.within(n_resamples) for test, sheet in sheets.items()}
     test = crossfit.judged_on
     differences = sheets[test].differences(crossfit.metric_of(test), reference, n_resamples)
     found = []
@@ -146,6 +149,9 @@ def standings(
                     else {metric: by_name[name] for metric, by_name in estimates[test].items()}
                     for test in crossfit.tests
                 },
+                within={}
+                if is_band
+                else {test: {p: of[name] for p, of in parts.items()} for test, parts in within.items() if parts},
                 difference=difference,
                 p=p,
                 sources={} if is_band else audit_instructions(crossfit, of_name, n_resamples),

@@ -77,6 +77,17 @@ def standings_grid(result: LMResult, crossfit: CrossFit, reference: str, adjuste
     return Grid(title, header, rows, result.standings.index(best), narrow)
 
 
+def within_grids(result: LMResult) -> list[Grid]:
+    """Of each test set that has parts, a row per contestant and a column per part."""
+    single = [s for s in result.standings if not s.is_band]
+    grids = []
+    for test, parts in (single[0].within if single else {}).items():
+        rows = [[(s.name, ""), *(_cell(s.within[test][part]) for part in parts)] for s in single]
+        title = f"{result.name}: {test}, each part for itself; where these are lower than the whole, it is the part that is told"
+        grids.append(Grid(title, ["scorer", *parts], rows, shown=tuple(range(1, min(len(parts), MOST_SETS) + 1))))
+    return grids
+
+
 def transfer_grid(result: LMResult) -> Grid:
     """AUROC of what was fitted on one set and judged on another, a row per set to fit on and contestant."""
     tests = list(next(iter(result.transfer.values())))

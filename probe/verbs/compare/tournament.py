@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from probe.activations.extractor import ActivationExtractor
-from probe.data.reading import Span, pairs
+from probe.data.reading import Span, identity, pairs
 from probe.data.splits import SplitRows
 from probe.files import atomic_write, from_json
 from probe.lm.spec import Contestant, LMSpec
@@ -219,7 +219,7 @@ class Tournament:
         scorer = self.build(contestant, self.lm.spec, span, {})
         tested = (
             [
-                [name, [asdict(test.rows[i]) for i in self.crossfit.rows_in(name, part.index)]]
+                [name, [identity(test.rows[i]) for i in self.crossfit.rows_in(name, part.index)]]
                 for name, test in self.crossfit.tests.items()
             ]
             if part.kind == "fold"
@@ -232,7 +232,7 @@ class Tournament:
             library_versions() | {name: version(name) for name in ("scikit-learn", "numpy")},
             [self.lm.fingerprint, self.lm.reading, asdict(self.lm.spec)],
             [span, str(part), self.seed, data.concept],
-            {split: [asdict(row) for row in rows] for split, rows in data.rows.items()},
+            {split: [identity(row) for row in rows] for split, rows in data.rows.items()},
             tested,
         ]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:40]

@@ -7,7 +7,7 @@ import numpy as np
 from probe.data.concept import less
 from probe.metrics.bootstrap import FEW_GROUPS, Estimate
 from probe.metrics.evaluation import EvaluationSet, tied_layers
-from probe.metrics.people import People
+from probe.metrics.people import People, in_words
 from probe.scorers.base import Scorer
 from probe.scorers.judging import CONTROLS, Judge, Judgement
 
@@ -42,7 +42,11 @@ def verdict(scorer: Scorer, judgement: Judgement) -> str:
             f"With style held equal, it {_follows(judgement.evaluation.estimates['idea_accuracy'][scorer.chosen])}."
         )
     if judgement.people:
-        lines.append(f"It agrees with these people {beside_a_rater(judgement.people)}.")
+        lines.append(
+            f"It agrees with these people {beside_a_rater(judgement.people)}."
+            if judgement.people.agreement.is_shown
+            else "These people are not shown to agree among themselves, so nothing can be concluded from their ratings."
+        )
     lines.append(
         "It does not show that the direction causes anything, nor that other people would agree: for that look at the steered "
         "texts, and ask others."
@@ -79,14 +83,13 @@ def figures(scorer: Scorer, judge: Judge) -> Iterator[str]:
     if np.isfinite(low.value):
         yield f"Within the lower and the upper half of the truth: {low} and {high}."
     if judgement.people:
-        agreement = judgement.people.agreement
-        yield (
-            f"{agreement.n_raters} raters agree with Krippendorff's alpha {agreement.alpha}, one with the mean of the others "
-            f"by Spearman {agreement.one_against_others}: about what any score can reach. With raters resampled too, "
-            f"ours is {judgement.people.spearman}."
-        )
+        agreed = in_words(judgement.people.agreement)
+        yield f"{agreed}. With raters resampled too, ours is {judgement.people.spearman}."
     if "preference_accuracy" in estimates:
         yield f"It shares people's preferences in {estimates['preference_accuracy']} of {estimates['preference_accuracy'].n}."
+    if within := judgement.evaluation.within:
+        told = "; ".join(f"{part} {of_column[scorer.chosen]}" for part, of_column in within.items())
+        yield f"Within each part: {told}. Where these are lower than the whole, it tells who wrote a text, or how long it is."
     if "idea_accuracy" in estimates:
         yield idea_or_style(estimates)
     length = estimates["length"]

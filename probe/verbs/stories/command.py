@@ -93,7 +93,7 @@ def run(
             ground = replace(ground, direction=with_dose(frozen, found, how.layers, dull[:CALIBRATED_ON], writing))
     console = Terminal()
     say = console.print
-    sets = write_stories(ground, how, ask.replace("{concept}", concept), steering.seed, say, console.is_terminal)
+    sets = write_stories(ground, how, ask.replace("{concept}", concept), steering.seed, say, progress=True)
     Path(board.log_dir).mkdir(parents=True)
     report = StoriesReport(board, sets)
     pairs = sets.comparisons(n_judged)

@@ -9,7 +9,7 @@ import numpy as np
 from probe.directions.direction import Direction, random_directions
 from probe.lm.spec import Budget
 from probe.metrics.bootstrap import Estimate
-from probe.progress import duration, track
+from probe.progress import duration
 from probe.shown.terminal import Terminal
 from probe.steering.arms import Arm
 from probe.steering.effects import difference, share_of_gap
@@ -61,12 +61,13 @@ def search(
         f"searching {len(settings)} settings on {len(ground.prompts)} prompts: {n} texts, {n_random} times more for the null; "
         f"about {takes}, and then the judging"
     )
-    cells, plain = sweep(ground, direction, settings, budget, console.is_terminal)
+    cells, plain = sweep(ground, direction, settings, budget, progress=True)
     null = random_directions(n_random, direction.layers, direction.vectors.shape[1], seed)
     random = []
-    for vectors in track(null, "searching along", n_random, "random directions"):
+    for i, vectors in enumerate(null, 1):
+        console.print(f"searching along random direction {i} of {n_random}")
         rival = replace(direction, vectors=vectors)
-        random.append((rival, recommend(sweep(ground, rival, settings, budget)[0])))
+        random.append((rival, recommend(sweep(ground, rival, settings, budget, progress=True)[0])))
     return Searched(cells, plain, recommend(cells), random)
 
 
@@ -75,7 +76,7 @@ def judge(ground: Ground, searched: Searched, console: Terminal) -> Outcome:
     console.print(f"judging on {len(ground.prompts)} other prompts, {3 + len(searched.random)} times")
     arms = [Arm("uncreative"), searched.recommended.setting.arm(ground.direction, "steered"), ground.creative_arm]
     arms += [cell.setting.arm(rival, f"random {i}") for i, (rival, cell) in enumerate(searched.random)]
-    uncreative, steered, creative, *random = ground.texts(arms, console.is_terminal)
+    uncreative, steered, creative, *random = ground.texts(arms, progress=True)
 
     def share(texts: Sequence[SteeredText]) -> Estimate:
         return share_of_gap(uncreative, texts, creative, ground.groups, ground.told_by)
