@@ -51,6 +51,11 @@ def cell(estimate: Estimate, digits: int = 2) -> Text:
     return Text(f"{estimate.value:.{digits}f}").append(f"\n{ends}" if ends else "", "dim")
 
 
+def p_value(p: float) -> str:
+    """How sure, in a table or a sentence: 0.012, < 0.001, or - where nothing was tested."""
+    return "-" if np.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def line(estimate: Estimate, digits: int = 2) -> str:
     """An estimate in one line of a table: 0.82 [0.79, 0.85]."""
     if np.isnan(estimate.value):

@@ -1,7 +1,5 @@
 """What is wrong with a contrast set before anyone trusts a direction from it, told from its texts alone."""
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from probe.data.concept import CREATIVE, less
 from probe.data.frames import TEMPLATE, templated, without_frame
 from probe.data.reading import Span
 from probe.data.rows import RatedText, TextPair
+from probe.data.texts import words_of
 from probe.errors import ProbeError
 
 Severity = Literal["ok", "warning", "error"]
@@ -39,11 +38,6 @@ class Finding:
     value: float
     message: str
     examples: tuple[str, ...] = ()
-
-
-def words_of(text: str) -> list[str]:
-    """Lower-case words of a text, in any alphabet."""
-    return re.findall(r"[^\W\d_]+(?:['’][^\W\d_]+)*", unicodedata.normalize("NFC", text).lower())
 
 
 def audit_pairs(

@@ -49,3 +49,8 @@ def stdin_lines() -> Iterator[str]:
             raise ProbeError(f"standard input, line {number}: expected text in UTF-8, found a NUL; save it as such.")
         if text:
             yield text
+
+
+def words_of(text: str) -> list[str]:
+    """Words in lower case, in any alphabet, punctuation left out."""
+    return re.findall(r"\w+", unicodedata.normalize("NFC", text).lower())

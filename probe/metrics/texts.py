@@ -1,18 +1,13 @@
 """Numbers of a text's surface, and of how much a set of texts repeats itself; no language model."""
 
 import math
-import re
-import unicodedata
 import zlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from torchmetrics.functional.text import bleu_score
 
-
-def words_of(text: str) -> list[str]:
-    """Words in lower case, punctuation left out."""
-    return re.findall(r"\w+", unicodedata.normalize("NFC", text).lower())
+from probe.data.texts import words_of
 
 
 def type_token_ratio(text: str) -> float:

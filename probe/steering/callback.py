@@ -24,7 +24,7 @@ from probe.steering.dose import CALIBRATED_ON, with_dose
 from probe.steering.effects import Curve, band, curves
 from probe.steering.ground import dull_prompts
 from probe.steering.look import Look, compare_layers
-from probe.steering.measuring import SteeredText, measure
+from probe.steering.measuring import Readers, SteeredText, measure
 from probe.steering.remembered import Shelf, Shown, key_of
 from probe.steering.samples import sample_table
 from probe.steering.settings import Demonstration
@@ -188,8 +188,8 @@ class SteeringCallback(L.Callback):
             "steered, and steered along random directions if any."
         )
         found = written(scorer.lm, asked, self.how, progress=True)
-        texts, own = [one.text for one in found], [one.nll for one in found]
-        measured = measure(scorer.lm, asked, texts, self.how, self.layer, other, self.witnesses, progress=True, own=own)
+        readers = Readers(self.layer, other, self.witnesses)
+        measured = measure(scorer.lm, asked, found, self.how, readers, progress=True)
         return {name: [s for s in measured if s.arm == name] for name in dict.fromkeys(arm.name for arm in arms)}
 
     def _arms(self, scorer: DirectionalScorer, prompts: Sequence[str]) -> list[Arm]:

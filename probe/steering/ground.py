@@ -1,10 +1,11 @@
 """Held-out ground to steer on: dull prompts that no direction learned from, their creative counterparts, and a clean score."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from probe.activations.extractor import ActivationExtractor
@@ -16,10 +17,15 @@ from probe.errors import ProbeError
 from probe.files import fingerprint
 from probe.lm.frozen import FrozenLM
 from probe.lm.spec import DataFiles, LMSpec
-from probe.steering.arms import Arm, write
-from probe.steering.measuring import SteeredText, measure
+from probe.steering.arms import Arm, written
+from probe.steering.measuring import Readers, SteeredText, measure
 from probe.steering.settings import Sampling
 from probe.steering.witness import SCORE, Case, Witness, meet, told_by
+
+HOLD_OUT = (
+    "fit one without stories (`--data.init_args.validation_stories null --data.init_args.test_stories null`), which holds out "
+    "groups of the pairs, and use the same data here."
+)
 
 
 @dataclass(frozen=True)
@@ -29,22 +35,22 @@ class Ground:
     Args:
         lm: The model.
         direction: Its gaps and norms give the lengths, also those of random directions.
+        how: How texts are written.
+        witnesses: Who else reads them.
         prompts: Uncreative prompts.
         creative: The creative counterpart of each.
         groups: The group of each.
         other: Unit vector `[D]` that scores all texts at the layer where the direction reads best, from other groups.
-        how: How texts are written.
-        witnesses: Who else reads them.
     """
 
     lm: FrozenLM
     direction: Direction
-    prompts: Sequence[str]
-    creative: Sequence[str]
-    groups: Sequence[str]
-    other: Tensor
     how: Sampling
     witnesses: Sequence[Witness] = ()
+    prompts: Sequence[str] = ()
+    creative: Sequence[str] = ()
+    groups: Sequence[str] = ()
+    other: Tensor = field(default_factory=lambda: torch.tensor(torch.nan))
 
     @property
     def layer(self) -> int:
@@ -87,6 +93,13 @@ class Ground:
         """Each prompt's creative counterpart, asked in its place."""
         return Arm("creative", asks=dict(zip(self.prompts, self.creative, strict=True)))
 
+    def over(self, pairs: Sequence[tuple[Row, Row]], other: Tensor, n: int) -> "Ground":
+        """The same on the first n of these pairs, scored by another direction; the witnesses meet who steers."""
+        kept = _spread(pairs)[:n]
+        prompts, creative = [dull.prompt for _, dull in kept], [bold.prompt for bold, _ in kept]
+        meet(self.witnesses, Case(self.lm, self.direction, self.concept))
+        return replace(self, prompts=prompts, creative=creative, groups=[dull.group for _, dull in kept], other=other)
+
     def first(self, n: int) -> "Ground":
         """The same with the first n prompts alone."""
         return replace(self, prompts=self.prompts[:n], creative=self.creative[:n], groups=self.groups[:n])
@@ -95,8 +108,9 @@ class Ground:
         """Writes and measures each arm's texts, an unsteered arm's among them; an arm may be one for each prompt."""
         each = [[arm] * len(self.prompts) if isinstance(arm, Arm) else arm for arm in arms]
         asked = [pair for of_arm in each for pair in zip(self.prompts, of_arm, strict=True)]
-        written = write(self.lm, asked, self.how, progress)
-        measured = measure(self.lm, asked, written, self.how, self.layer, self.other, self.witnesses, progress)
+        found = written(self.lm, asked, self.how, progress)
+        readers = Readers(self.layer, self.other, self.witnesses)
+        measured = measure(self.lm, asked, found, self.how, readers, progress)
         n = len(self.prompts)
         return [measured[i * n : (i + 1) * n] for i in range(len(arms))]
 
@@ -140,10 +154,12 @@ def unseen_ground(
     """
     for split in SPLITS[1:]:
         if not _pairs(data.rows[split]):
-            raise ProbeError(f"expected pairs in the {split} groups, found none; hold out groups that have pairs.")
+            raise ProbeError(
+                f"expected pairs in the {split} groups, found none, as this direction learned from them all; {HOLD_OUT}"
+            )
     assert direction.chosen is not None, "open_direction refuses it"
     other = _other(ActivationExtractor(lm, [direction.chosen]), data.rows["validation"], direction)
-    return _ground(lm, direction, _pairs(data.rows["test"]), other, how, witnesses, n)
+    return Ground(lm, direction, how, witnesses).over(_pairs(data.rows["test"]), other, n)
 
 
 def held_out(
@@ -164,7 +180,8 @@ def held_out(
     groups = sorted({row.group for row in validation if row.side})
     if len(groups) < 2:
         raise ProbeError(
-            f"expected at least 2 validation groups with pairs, found {len(groups)}; hold out more groups."
+            f"expected at least 2 validation groups with pairs, found {len(groups)}, as this direction learned from the others; "
+            f"{HOLD_OUT}"
         )
     halves = [
         [row for row in validation if row.group in half]
@@ -174,26 +191,8 @@ def held_out(
     extractor = ActivationExtractor(lm, [direction.chosen])
     others = [_other(extractor, rows, direction) for rows in halves]
     searched, judged = _pairs(halves[0]), _pairs(halves[1]) + _pairs(test)
-    return (
-        _ground(lm, direction, searched, others[1], how, witnesses, n_search),
-        _ground(lm, direction, judged, others[0], how, witnesses, n_test),
-    )
-
-
-def _ground(
-    lm: FrozenLM,
-    direction: Direction,
-    pairs: Sequence[tuple[Row, Row]],
-    other: Tensor,
-    how: Sampling,
-    witnesses: Sequence[Witness],
-    n: int,
-) -> Ground:
-    kept = _spread(pairs)[:n]
-    prompts, creative = [dull.prompt for _, dull in kept], [bold.prompt for bold, _ in kept]
-    ground = Ground(lm, direction, prompts, creative, [dull.group for _, dull in kept], other, how, witnesses)
-    meet(witnesses, Case(lm, direction, ground.concept))
-    return ground
+    ground = Ground(lm, direction, how, witnesses)
+    return ground.over(searched, others[1], n_search), ground.over(judged, others[0], n_test)
 
 
 def dull_prompts(rows: Sequence[Row], groups: Sequence[str] | None = None) -> list[str]:

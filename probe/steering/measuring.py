@@ -17,6 +17,7 @@ from probe.lm.hooks import record
 from probe.lm.spec import Tokens
 from probe.lm.tokens import TokenBatch
 from probe.lm.trees import TreeBatch
+from probe.lm.writer import Written
 from probe.metrics.texts import repetition
 from probe.progress import working
 from probe.steering.arms import Asked, steered
@@ -65,23 +66,32 @@ class SteeredText:
         return own | witnessed
 
 
+@dataclass(frozen=True)
+class Readers:
+    """Who reads what was written."""
+
+    layer: int
+    """Where texts are scored."""
+    other: Tensor
+    """Unit vector `[D]` that scores them, from other groups than those that steered."""
+    witnesses: Sequence[Witness] = ()
+    """Who else reads them."""
+
+
 def measure(
-    lm: FrozenLM, asked: Asked, texts: Sequence[str], how: Sampling, layer: int, other: Tensor,
-    witnesses: Sequence[Witness] = (), progress: bool = False, own: Sequence[float] | None = None,
-) -> list[SteeredText]:  # fmt: skip
+    lm: FrozenLM, asked: Asked, written: Sequence[Written], how: Sampling, readers: Readers, progress: bool = False
+) -> list[SteeredText]:
     """Measures texts on forward passes without any steering, after the prompt; only `kl` also asks the writer, as it was asked.
 
     Args:
         lm: The model that wrote them.
         asked: What was asked for.
-        texts: What was written.
+        written: What was written; where it is not known how surprised its writer was (nan), that is read again.
         how: How it was written.
-        layer: Where the texts are scored.
-        other: Unit vector `[D]` that scores them, from other groups than those that steered.
-        witnesses: Who else reads them.
+        readers: Who reads it.
         progress: Whether to say how far it is.
-        own: Mean -log p of each text under its writer as it wrote; where that is nan, or not known, the text is read again.
     """
+    texts, layer = [one.text for one in written], readers.layer
     passages = [Passage(prompt, text) for (prompt, _), text in zip(asked, texts, strict=True)]
     scores = torch.full((len(texts),), torch.nan)
 
@@ -91,13 +101,13 @@ def measure(
 
         def read(_: int, h: Tensor) -> None:
             unit_mean = spans(h)[2].flatten(0, 1)[batch.place, None]
-            scores[batch.example.cpu()] = cosine_scores(unit_mean, other[None].to(h))[:, 0].cpu()
+            scores[batch.example.cpu()] = cosine_scores(unit_mean, readers.other[None].to(h))[:, 0].cpu()
 
         return record({layer: lm.blocks[layer]}, read, stop=False)
 
     with lm.adapted(0), working("measuring", len(passages), "texts", progress) as advance:
         nll = lm.nll(passages, beside=scored, advance=advance)
-    own_nll = _own_nll(lm, asked, texts, how, nll, own, progress)
+    own_nll = _own_nll(lm, asked, written, how, nll, progress)
     plain = {
         prompt: i
         for i, (prompt, arm) in enumerate(asked)
@@ -107,7 +117,7 @@ def measure(
         Exhibit(prompt, text, texts[plain[prompt]] if prompt in plain else None)
         for (prompt, _), text in zip(asked, texts, strict=True)
     ]
-    said = hear(witnesses, exhibits, MEASURES)
+    said = hear(readers.witnesses, exhibits, MEASURES)
     return [
         SteeredText(
             prompt=prompt,
@@ -126,19 +136,16 @@ def measure(
 
 
 def _own_nll(
-    lm: FrozenLM, asked: Asked, texts: Sequence[str], how: Sampling, clean: Tensor, known: Sequence[float] | None,
-    progress: bool,
-) -> Tensor:  # fmt: skip
+    lm: FrozenLM, asked: Asked, written: Sequence[Written], how: Sampling, clean: Tensor, progress: bool
+) -> Tensor:
     """Mean NLL `[N]` of each text under the model that wrote it, asked as it was asked; `clean` where that is the clean one."""
     values = clean.clone()
     other = [i for i, (prompt, arm) in enumerate(asked) if arm.changes_the_model or prompt in arm.asks]
-    if known is not None:
-        as_written = torch.tensor(known)
-        values[other] = as_written[other]
-        other = [i for i in other if as_written[i].isnan() and texts[i].strip()]
+    values[other] = torch.tensor([written[i].nll for i in other])
+    other = [i for i in other if values[i].isnan() and written[i].text.strip()]
     for _, group in groupby(sorted(other, key=lambda i: asked[i][1].adapter), lambda i: asked[i][1].adapter):
         rows = list(group)
-        passages = [Passage(asked[i][1].question(asked[i][0]), texts[i]) for i in rows]
+        passages = [Passage(asked[i][1].question(asked[i][0]), written[i].text) for i in rows]
 
         def within(batch: TokenBatch, rows: list[int] = rows) -> AbstractContextManager[None]:
             return steered(lm, [asked[rows[j]][1] for j in batch.example.tolist()], _where(batch, how))

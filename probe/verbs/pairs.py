@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from probe.data.audit import words_of
 from probe.data.concept import CREATIVE, less
 from probe.data.rows import StoryPrompt, TextPair, read_rows
+from probe.data.texts import words_of
 from probe.errors import ProbeError
 from probe.files import try_file, write_json_lines
 from probe.lm.chat import Ask, Endpoint, Keep, endpoint_ask

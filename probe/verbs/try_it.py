@@ -146,16 +146,16 @@ def show(
     lm: "FrozenLM", trial: Trial, prompt: str, tasks: Sequence[str], how: "Sampling"
 ) -> tuple["Direction", list["SteeredText"]]:
     """The direction with its dose, and texts at the ladder's strengths, measured on the clean model."""
-    from probe.steering.arms import Arm, write
+    from probe.steering.arms import Arm, written
     from probe.steering.dose import CALIBRATED_ON, with_dose
-    from probe.steering.measuring import measure
+    from probe.steering.measuring import Readers, measure
 
     layer = trial.layer
     direction = with_dose(lm, trial.direction, [layer], tasks[::HELD_OUT][:CALIBRATED_ON], how)
     ladder = [Arm("plain")] + [Arm(f"{x:g} dose", direction.deltas(x, "dose", [layer]), x) for x in LADDER]
     asked = [(prompt, arm) for arm in ladder]
-    written = write(lm, asked, how, progress=True)
-    return direction, measure(lm, asked, written, how, layer, direction.at(layer))
+    found = written(lm, asked, how, progress=True)
+    return direction, measure(lm, asked, found, how, Readers(layer, direction.at(layer)))
 
 
 def _report(

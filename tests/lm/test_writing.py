@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from probe.data.reading import Passage
 from probe.lm.frozen import FrozenLM
 from probe.lm.hooks import contiguous, head_at
 from probe.steering.arms import Arm, Sampling, written
-from probe.steering.measuring import measure
+from probe.steering.measuring import Readers, measure
 
 MakeLM = Callable[..., FrozenLM]
 PROMPTS = ["Write.", "Tell me of a grey hen and of the sea.", "x", "Of rain.", "y", "A hen?"]
@@ -94,10 +95,10 @@ def test_how_surprised_the_writer_was_is_what_reading_its_text_again_gives(
     asked = [(prompt, arm) for prompt in PROMPTS[:3] for arm in ARMS]
     how = Sampling(12, temperature, 0, tokens)
     found = written(lm, asked, how)
-    known, texts = [one.nll for one in found], [one.text for one in found]
-    assert sum(map(math.isfinite, known)) >= 4  # those whose end is no special token are read again
-    again = measure(lm, asked, texts, how, 1, DELTA, [])
-    for one, other in zip(measure(lm, asked, texts, how, 1, DELTA, [], own=known), again, strict=True):
+    assert sum(math.isfinite(one.nll) for one in found) >= 4  # those whose end is no special token are read again
+    readers = Readers(1, DELTA)
+    again = measure(lm, asked, [replace(one, nll=math.nan) for one in found], how, readers)
+    for one, other in zip(measure(lm, asked, found, how, readers), again, strict=True):
         assert one.kl == pytest.approx(other.kl, abs=1e-4, nan_ok=True)
 
 

@@ -1,6 +1,7 @@
 """The writer learns the creative stories; how much of it is used can be said, and without it the LM is the frozen one."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from probe.data.splits import ContrastData
 from probe.errors import ProbeError
 from probe.lm.frozen import FrozenLM
 from probe.lm.spec import LMSpec
+from probe.lm.writer import Written
 from probe.scorers import LoRAProbe, LoRAScorer, LoRAWriter
 from probe.steering.arms import Arm, write
 from probe.steering.callback import SteeringCallback
-from probe.steering.measuring import measure
+from probe.steering.measuring import Readers, measure
 from probe.steering.settings import Sampling
 from probe.verbs.fit.report import RunReport
 
@@ -142,16 +144,17 @@ def test_arms_of_an_adapter_are_written_and_measured_beside_others_as_alone(
     how = Sampling(10)
     texts = write(lm, asked, how)
     assert texts == [write(lm, [one], how)[0] for one in asked]
-    found = measure(lm, asked, texts, how, 1, delta / delta.norm())
+    unread, readers = [Written(text, math.nan) for text in texts], Readers(1, delta / delta.norm())
+    found = measure(lm, asked, unread, how, readers)
     alone = [
         sample
         for i in range(0, len(asked), 2)
-        for sample in measure(lm, asked[i : i + 2], texts[i : i + 2], how, 1, delta / delta.norm())
+        for sample in measure(lm, asked[i : i + 2], unread[i : i + 2], how, readers)
     ]
     for one, other in zip(found, alone, strict=True):
         assert one.kl == pytest.approx(other.kl, abs=1e-5)
         assert one.score == pytest.approx(other.score, abs=1e-5)
-    frozen = measure(make_lm(), [(p, Arm("none")) for p, _ in asked], texts, how, 1, delta / delta.norm())
+    frozen = measure(make_lm(), [(p, Arm("none")) for p, _ in asked], unread, how, readers)
     assert [s.score for s in found] == pytest.approx([s.score for s in frozen], abs=1e-5)
     passage = [Passage(PROMPTS[0], texts[2])]
     with lm.adapted(0):

@@ -1,3 +1,5 @@
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +17,11 @@ from probe.errors import ProbeError
 from probe.lm.frozen import FrozenLM
 from probe.lm.operators import OPERATORS
 from probe.lm.spec import LMSpec, Tokens
+from probe.lm.writer import Written
 from probe.scorers import MeanDifference
 from probe.steering.arms import Arm, steered, write
 from probe.steering.callback import SteeringCallback
-from probe.steering.measuring import SteeredText, measure
+from probe.steering.measuring import Readers, SteeredText, measure
 from probe.steering.samples import sample_table
 from probe.steering.settings import Sampling
 from probe.verbs.fit.report import RunReport
@@ -51,6 +54,11 @@ def run(
 PROMPTS = ["Write a story.", "Tell me of a lamp.", "Sing of the long sea road that nobody walks."]
 DELTA = torch.randn(32, generator=torch.Generator().manual_seed(0))
 UNIT = DELTA / DELTA.norm()
+
+
+def unknown(texts: Sequence[str]) -> list[Written]:
+    """Texts of which nobody knows how surprised their writer was."""
+    return [Written(text, math.nan) for text in texts]
 
 
 def test_strength_zero_is_bit_equal_to_no_steering(tiny_lm: FrozenLM) -> None:
@@ -96,7 +104,7 @@ def test_a_text_is_measured_after_its_prompt_whatever_the_model_was_asked(tiny_l
     otherwise = Arm("asked otherwise", asks={PROMPTS[0]: PROMPTS[2]})
     asked = [(PROMPTS[0], Arm("none")), (PROMPTS[0], otherwise)]
     texts = write(tiny_lm, asked, Sampling(12))
-    plain, found = measure(tiny_lm, asked, texts, Sampling(12), 1, UNIT)
+    plain, found = measure(tiny_lm, asked, unknown(texts), Sampling(12), Readers(1, UNIT))
     nll = tiny_lm.nll(
         [Passage(p, t) for p, t in [(PROMPTS[0], texts[0]), (PROMPTS[0], texts[1]), (PROMPTS[2], texts[1])]]
     )
@@ -104,7 +112,7 @@ def test_a_text_is_measured_after_its_prompt_whatever_the_model_was_asked(tiny_l
     assert found.kl == pytest.approx(float(nll[1] - nll[2]), abs=1e-5)
     assert abs(found.kl) > 0.01
     assert (plain.kl, plain.extra_nll) == (0, 0)
-    same = measure(tiny_lm, [(PROMPTS[0], Arm("none"))], texts[1:], Sampling(12), 1, UNIT)[0]
+    same = measure(tiny_lm, [(PROMPTS[0], Arm("none"))], unknown(texts[1:]), Sampling(12), Readers(1, UNIT))[0]
     assert found.score == pytest.approx(same.score, abs=1e-6)
 
 
@@ -114,7 +122,7 @@ def test_kl_is_what_the_steered_model_gives_its_own_text_above_the_clean_one(tin
     for tokens in ("all", "generated", "prompt"):
         how = Sampling(16, 1.0, tokens=tokens)
         texts = write(tiny_lm, asked, how)
-        found = measure(tiny_lm, asked, texts, how, 1, DELTA / DELTA.norm())
+        found = measure(tiny_lm, asked, unknown(texts), how, Readers(1, DELTA / DELTA.norm()))
         for sample, (prompt, arm), text in zip(found, asked, texts, strict=True):
             (encoded,) = tiny_lm.encode([Passage(prompt, text)])
             ids, inside = torch.tensor([encoded.ids]), torch.tensor([encoded.pooled])

@@ -192,7 +192,7 @@ def test_figures_tables_and_files_hold_the_measures_of_every_witness_and_a_plugi
     assert main(generate) == 2  # the plugin that the direction recommends is not admitted
     assert main([*generate, "--plugin=my_witnesses"]) == 0
     texts = [json.loads(line)["text"] for line in Path("texts.jsonl").read_text().splitlines()]
-    twice = [f"--strength={2 * recommended.strength}", "--strength_unit=gap", "--operator=plus"]
+    twice = [f"--strength={2 * recommended.strength}", f"--strength_unit={recommended.unit}", "--operator=plus"]
     assert main([*generate, *twice]) == 0
     assert [json.loads(line)["text"] for line in Path("texts.jsonl").read_text().splitlines()] == texts
 

@@ -92,14 +92,12 @@ def run(
     try_folder(output, "--output")
     cache = try_folder(cached(cache_dir), "--cache_dir")
     from probe.shown.terminal import Terminal
-    from probe.verbs.compare.comparison import compare_with
+    from probe.verbs.compare.comparison import Comparison, compare_with
     from probe.verbs.compare.report import ComparisonReport
 
     console = Terminal()
-    results = [
-        compare_with(name, spec, crossfit, scorers, build, reference, resamples, seed, cache, console)
-        for name, spec in zip(_names(specs), specs, strict=True)
-    ]
+    comparison = Comparison(crossfit, scorers, build, reference, resamples, seed, cache)
+    results = [compare_with(name, spec, comparison, console) for name, spec in zip(_names(specs), specs, strict=True)]
     ComparisonReport(output, reference, crossfit, seed, results).write(console)
     return 0
 

@@ -39,22 +39,36 @@ class LMResult:
     geometry: Geometry | None
 
 
-def compare_with(
-    name: str,
-    spec: LMSpec,
-    crossfit: CrossFit,
-    contestants: Mapping[str, Contestant],
-    build: Build,
-    reference: str,
-    n_resamples: int,
-    seed: int,
-    cache_dir: Path,
-    console: Terminal,
-) -> LMResult:
+@dataclass(frozen=True)
+class Comparison:
+    """What is the same for every LM.
+
+    Args:
+        crossfit: What is learned from, what is judged by, and when.
+        contestants: By name.
+        build: Makes a scorer of one.
+        reference: The contestant that the others are compared with.
+        n_resamples: Of the group bootstrap.
+        seed: Of the fits.
+        cache_dir: Where activations and finished fits are remembered.
+    """
+
+    crossfit: CrossFit
+    contestants: Mapping[str, Contestant]
+    build: Build
+    reference: str
+    n_resamples: int
+    seed: int
+    cache_dir: Path
+
+
+def compare_with(name: str, spec: LMSpec, all_of_it: Comparison, console: Terminal) -> LMResult:
     """Runs the tournament on one LM."""
+    crossfit, contestants, build = all_of_it.crossfit, all_of_it.contestants, all_of_it.build
+    cache_dir, n_resamples = all_of_it.cache_dir, all_of_it.n_resamples
     store = ActivationStore(cache_dir / "activations", console.print)
     extractor = ActivationExtractor(FrozenLM.load(spec), None, store)
-    tournament = Tournament(extractor, crossfit, build, FitStore(cache_dir / "fits"), seed)
+    tournament = Tournament(extractor, crossfit, build, FitStore(cache_dir / "fits"), all_of_it.seed)
     console.print(f"{name}: reading {sum(len(t.rows) for t in crossfit.tests.values())} texts")
     crossed = [passage for part in crossfit.folds for passage in crossfit.crossed(part.index)]
     built = {n: build(c, spec, crossfit.span, {}) for n, c in contestants.items()}
@@ -96,7 +110,7 @@ def compare_with(
         extractor.lm.fingerprint,
         len(plan),
         tournament.n_fitted,
-        standings(name, crossfit, fits, lengths, reference, n_resamples),
+        standings(name, crossfit, fits, lengths, all_of_it.reference, n_resamples),
         layer_curves(crossfit, fits, lengths, n_resamples),
         {n: roc(sheet, n) for n in judged if np.isfinite(sheet.scores[:, sheet.names.index(n)]).any()}
         if "judged" in sheet.over

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from probe.metrics.bootstrap import Estimate
-from probe.show import figures_table
+from probe.show import figures_table, p_value
 from probe.shown.escapes import markdown
 from probe.verbs.compare.comparison import LMResult
 from probe.verbs.compare.crossfit import CrossFit
@@ -63,7 +63,7 @@ def standings_grid(result: LMResult, crossfit: CrossFit, reference: str, adjuste
     for s in result.standings:
         cells = [_cell(s.estimates[test].get(crossfit.metric_of(test))) for test in shown]
         cells += [_cell(s.estimates[judged].get(metric)) for metric in ("auroc", "length")]
-        cells += [_cell(s.difference, "+"), (_p(adjusted.get((s.lm, s.name))), "")]
+        cells += [_cell(s.difference, "+"), (p_value(adjusted.get((s.lm, s.name), np.nan)), "")]
         applies = any(value != "-" for value, _ in cells)
         cost = (_thousands(s.n_trainable), f"{s.fit_seconds:.1f}", f"{s.texts_per_second:.0f}")
         read = ", ".join(filter(None, (layers_of(s), s.span if several else "")))
@@ -107,10 +107,6 @@ def _cell(estimate: Estimate | None, sign: str = "") -> tuple[str, str]:
         return "-", ""
     few = "\ntoo few groups" if estimate.too_few_groups else ""
     return f"{estimate.value:{sign}.2f}", f"[{estimate.lower:.2f}, {estimate.upper:.2f}]{few}"
-
-
-def _p(p: float | None) -> str:
-    return "-" if p is None or np.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def value_of(standing: Standing, test: str, metric: str) -> float:

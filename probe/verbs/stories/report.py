@@ -12,7 +12,7 @@ from probe.data.concept import less, side
 from probe.files import write_csv, write_json, write_json_lines
 from probe.metrics.bootstrap import FEW_GROUPS, Estimate
 from probe.metrics.pairwise import Judged, WinRate, win_rates
-from probe.show import DIGITS, cell, draw, figures_table
+from probe.show import DIGITS, cell, draw, figures_table, p_value
 from probe.shown.escapes import markdown
 from probe.shown.terminal import Terminal
 from probe.steering.effects import not_apart, summary
@@ -181,7 +181,7 @@ def _stand(difference: Estimate, p: float) -> str:
 
 
 def _how_sure(p: float) -> str:
-    return "" if np.isnan(p) else f", p {'< 0.001' if p < 0.001 else f'= {p:.3f}'} after Holm"
+    return "" if np.isnan(p) else f", p {p_value(p)} after Holm"
 
 
 def _won(rate: WinRate | None) -> Text:
