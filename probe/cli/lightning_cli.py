@@ -1,5 +1,6 @@
 """LightningCLI as `fit`, `validate`, `test` and `predict` run it; Lightning is imported only when it is made."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,8 @@ def make_cli(argv: Sequence[str], resume: bool = False) -> "LightningCLI":
             parser.add_lightning_class_args(SteeringCallback, "steering")
             parser.add_argument("--concept", type=str, default=CREATIVE, help="what the texts differ in, an adjective")
             parser.link_arguments("concept", "data.init_args.concept")
+            # Configs that older versions saved hold it, as null.
+            parser.add_argument("--weights_only", type=type(None), default=None, help=argparse.SUPPRESS)
 
         def instantiate_classes(self) -> None:
             # Lightning says well what it cannot do here, such as run on no device.

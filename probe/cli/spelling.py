@@ -17,7 +17,7 @@ from probe.options.types import Seed
 
 OF_A_RUN = {
     "$schema", "__default_config__", "c", "ckpt_path", "concept", "config", "help", "print_config", "resume",
-    "return_predictions", "seed_everything", "strict", "verbose",
+    "return_predictions", "seed_everything", "strict", "verbose", "weights_only",
 }  # fmt: skip
 """What is no section; whether a verb takes it is left to the parser."""
 SEED = Option(bool | Seed, 0, "")

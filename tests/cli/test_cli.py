@@ -190,6 +190,18 @@ def test_over_long_texts_are_cut_counted_and_reported(here: Path, recwarn: pytes
     assert any("were cut there" in str(w.message) for w in recwarn)
 
 
+def test_a_config_that_the_first_release_saved_still_runs(here: Path, small_sets: dict[str, str]) -> None:
+    saved = yaml.safe_load((Path(__file__).parent / "saved_by_604c451.yaml").read_text())
+    saved["lm"]["model"] = yaml.safe_load(Path("fit.yaml").read_text())["lm"]["model"]
+    saved["model"]["init_args"]["cache_dir"] = "cache"
+    saved["data"]["init_args"] |= small_sets
+    saved["steering"] |= {"n_prompts": 0}
+    Path("saved.yaml").write_text(yaml.safe_dump(saved))
+    assert main(["fit", "--config", "saved.yaml"]) == 0
+    provenance = json.loads(Path("lightning_logs/probe/version_0/metrics.json").read_text())["provenance"]
+    assert provenance["method"] == "MeanDifference"
+
+
 def test_a_config_saved_by_a_run_runs_again_to_the_same_figures(here: Path) -> None:
     assert main(FIT) == 0
     assert main(("fit", "--config", "lightning_logs/probe/version_0/config.yaml")) == 0
