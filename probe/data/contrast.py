@@ -1,23 +1,29 @@
-"""A contrast to learn from: pairs as they stand in a file, or the extremes of texts that people rated."""
+"""A contrast to learn from: pairs as they stand in a file, what people preferred, or the extremes of what they rated."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from probe.data.rows import RatedText, TextPair, read_rows, records_of
+from probe.data.rows import Preference, RatedText, TextPair, read_rows, records_of
 from probe.errors import ProbeError
 
 
 def read_contrast(path: str | Path) -> tuple[list[TextPair], list[RatedText]]:
     """Reads the pairs of a file of pairs; of a file of rated texts, its extremes as pairs, and all of its texts.
 
+    Of a file of comparisons, the preferred text is paired with the other, under the same instruction; a tie makes no pair.
     Each text of a group's highest rating is paired with one of its lowest, under the same instruction, so that the sides
     differ in what was rated alone. A group whose texts are all rated alike makes no pair.
 
     Raises:
-        ProbeError: as `read_rows`; also where no group of rated texts holds two ratings.
+        ProbeError: as `read_rows`; also where no group of rated texts holds two ratings, or all comparisons are ties.
     """
     first: Any = next(records_of(Path(path)), ({}, ""))[0]
+    if isinstance(first, dict) and "text_a" in first:
+        decided = [p for p in read_rows(path, Preference) if p.preferred != "tie"]
+        if not decided:
+            raise ProbeError(f"{path}: expected comparisons in which one text is preferred, found ties alone.")
+        return [_preferred(p) for p in decided], []
     if not isinstance(first, dict) or "text" not in first:
         return read_rows(path, TextPair), []
     rated = read_rows(path, RatedText)
@@ -31,6 +37,13 @@ def read_contrast(path: str | Path) -> tuple[list[TextPair], list[RatedText]]:
             "the same `group`."
         )
     return pairs, rated
+
+
+def _preferred(compared: Preference) -> TextPair:
+    won, lost = compared.text_a, compared.text_b
+    if compared.preferred == "b":
+        won, lost = lost, won
+    return TextPair(compared.prompt, compared.prompt, compared.group, won, lost)
 
 
 def _extremes(texts: Sequence[RatedText]) -> list[TextPair]:

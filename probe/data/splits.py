@@ -87,7 +87,8 @@ class ContrastData(SplitRows):
     Args:
         pairs: JSONL or CSV (so for all files here) of contrastive pairs: creative (or more), uncreative (or less), group, and
             optionally response_creative and response_uncreative. Or of rated texts: in each group the highest rated and the
-            lowest rated make a pair, and the texts of held-out groups are the stories to be judged on.
+            lowest rated make a pair, and the texts of held-out groups are the stories to be judged on. Or of comparisons (text_a,
+            text_b, preferred): the preferred text is the creative side.
         validation_stories: JSONL of rated texts (text, rating, group, optionally prompt) on which the layer is chosen.
         test_stories: JSONL of rated texts on which the result is read, once; with `raters` their agreement is reported.
         test_preferences: JSONL of compared texts (text_a, text_b, preferred, group, optionally prompt), read on test.

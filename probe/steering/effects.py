@@ -76,7 +76,9 @@ def not_apart(gap: Estimate, concept: str) -> list[str]:
     """What is to be said where creative prompts and uncreative ones do not differ, so that no share of their gap means much."""
     if gap.lower > 0 or gap.upper < 0:
         return []
-    return [f"But {concept} and {less(concept)} prompts are not told apart here ({gap}), so that says little."]
+    return [
+        f"But {concept} and {less(concept)} prompts are not told apart here ({gap}), so there is no way to go a share of."
+    ]
 
 
 def share_of_gap(

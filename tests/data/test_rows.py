@@ -203,6 +203,18 @@ def test_the_extremes_of_each_group_of_rated_texts_make_pairs_under_one_instruct
     assert [text.text for text in texts] == [t for _, _, t in rated]
 
 
+def test_of_comparisons_the_preferred_text_is_the_creative_side_and_a_tie_is_none(file: Path) -> None:
+    compared = [("x", "y", "a"), ("x", "z", "b"), ("y", "z", "tie")]
+    rows = [{"text_a": a, "text_b": b, "preferred": p, "group": "g", "prompt": "On g."} for a, b, p in compared]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs, texts = read_contrast(file)
+    assert pairs == [TextPair("On g.", "On g.", "g", "x", "y"), TextPair("On g.", "On g.", "g", "z", "x")]
+    assert texts == []
+    file.write_text(json.dumps(rows[2]) + "\n")
+    with pytest.raises(ProbeError, match="found ties alone"):
+        read_contrast(file)
+
+
 def test_rated_texts_without_a_contrast_in_any_group_are_refused(file: Path) -> None:
     file.write_text("".join(json.dumps({"text": t, "rating": 1, "group": g}) + "\n" for g in "ab" for t in "xy"))
     with pytest.raises(ProbeError, match="the same `group`"):

@@ -177,7 +177,7 @@ def test_figures_tables_and_files_hold_the_measures_of_every_witness_and_a_plugi
     small = ["--n_prompts=2", "--n_test_prompts=3", "--n_random=1", "--steering.max_new_tokens=4", "--strengths=[1.0]"]
     assert main(["sweep", *here, *by, *small]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "By the witness (long) it goes" in printed
+    assert "By the witness (long)" in printed
     assert "surface distance" in printed
     run = Path("lightning_logs/sweep/version_0")
     with (run / "sweep.csv").open() as file:

@@ -284,7 +284,7 @@ def test_the_verb_leaves_tables_files_figures_and_win_rates_that_a_hand_count_co
     said = " ".join(capsys.readouterr().out.split())
     for words in (
         "Verdict",
-        "of the way from uncreative to creative",
+        "creative and uncreative prompts are not told apart here",
         "does not show",
         "cosine",
         "shown first",

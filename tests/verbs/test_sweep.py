@@ -151,7 +151,8 @@ def test_the_verb_saves_the_setting_into_the_direction_and_generate_uses_it(
     shown = " ".join(capsys.readouterr().out.split())
     for said in (
         "Verdict",
-        "of the way from uncreative to creative prompts",
+        "its texts exceed unsteered ones by",
+        "creative and uncreative prompts are not told apart here",
         "random directions of equal norm",
         "cosine",
     ):

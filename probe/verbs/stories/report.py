@@ -148,9 +148,10 @@ class StoriesReport:
         lines = [f"{name}: {made}." for name, made in sets.made.items()]
         lines += [
             f"Verdict: by {ground.by_whom} the sets rank {' > '.join(f'{name} {of[name].value:.2f}' for name in order)}.",
-            f"Of the way from {less(ground.concept)} to {ground.concept} prompts go: {told}.",
         ]
-        lines += not_apart(sets.gap, ground.concept)
+        lines += not_apart(sets.gap, ground.concept) or [
+            f"Of the way from {less(ground.concept)} to {ground.concept} prompts go: {told}."
+        ]
         for name, (difference, p) in sets.beyond_controls.items():
             lines.append(f"The steered texts {_stand(difference, p)} `{name}`: {difference}{_how_sure(p)}.")
         for name, judge in self.judged.items():

@@ -12,7 +12,7 @@ from rich.text import Text
 from probe.data.concept import less, side
 from probe.files import write_csv, write_json, write_json_lines
 from probe.lm.spec import UNITS, Budget
-from probe.show import DIGITS, cell, draw, figures_table
+from probe.show import DIGITS, cell, draw, figures_table, line
 from probe.shown.terminal import Terminal
 from probe.steering.effects import not_apart, summary
 from probe.steering.ground import Ground
@@ -63,6 +63,8 @@ class SweepReport:
             ],
             "matched": self.matched(),
             "gap": asdict(self.judged.gap),
+            "gain": asdict(self.judged.gain),
+            "random_gains": self.judged.random_gains,
             "share_of_gap": asdict(self.judged.share),
             "random_shares": self.judged.random_shares,
             "random": [
@@ -123,25 +125,36 @@ class SweepReport:
             f"Verdict: {where} has the largest gain within the budget of {budget}."
             if best.affordable
             else f"Verdict: nothing is within the budget of {budget}; {where} is the cheapest.",
-            f"By {self.ground.by_whom} it goes {share} of the way from {less(concept)} to {concept} prompts "
-            f"({share.n_groups} groups).",
-            *not_apart(self.judged.gap, concept),
         ]
-        if np.isfinite(self.judged.random_shares).any():
-            low, high = np.nanpercentile(self.judged.random_shares, [5, 95])
-            n = len(self.judged.random_shares)
-            furthest = int(np.argmax(np.nan_to_num(self.judged.random_shares, nan=-np.inf)))
+        reached, digits = self.judged.random_shares, 2
+        if unlike := not_apart(self.judged.gap, concept):
+            reached, digits = self.judged.random_gains, 3
+            lines += [
+                f"By {self.ground.by_whom} its texts exceed unsteered ones by {line(self.judged.gain, 3)}.",
+                *unlike,
+            ]
+        else:
             lines.append(
-                f"{n} random directions of equal norm, each with its own search: {low:.2f} to {high:.2f} (5-95 %); the one that "
-                f"goes furthest has cosine {self._cosines[furthest]:.2f} with ours."
+                f"By {self.ground.by_whom} it goes {share} of the way from {less(concept)} to {concept} prompts "
+                f"({share.n_groups} groups)."
+            )
+        if np.isfinite(reached).any():
+            low, high = np.nanpercentile(reached, [5, 95])
+            furthest = int(np.argmax(np.nan_to_num(reached, nan=-np.inf)))
+            lines.append(
+                f"{len(reached)} random directions of equal norm, each with its own search: {low:.{digits}f} to "
+                f"{high:.{digits}f} (5-95 %); the one that goes furthest has cosine {self._cosines[furthest]:.2f} with ours."
             )
         lines.append(
             f"The direction that scores the texts has cosine {self.ground.cosine:.2f} with the one that steers."
         )
+        places = DIGITS.get(self.ground.told_by, 2)
         for by, targets in self.matched().items():
             for target, layers in targets.items():
                 if len(layers) > 1:
-                    told = ", ".join(f"{k}: {m['gain']:+.2f} for {m['extra_nll']:+.2f}" for k, m in layers.items())
+                    told = ", ".join(
+                        f"{k}: {m['gain']:+.{places}f} for {m['extra_nll']:+.2f}" for k, m in layers.items()
+                    )
                     lines.append(f"Layers at {by.replace('_', ' ')} {target} (gain for extra NLL): {told}.")
         lines.append(
             f"What it does not show: that a person would find these texts more {concept}; nor that another model has this layer."

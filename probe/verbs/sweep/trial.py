@@ -43,6 +43,10 @@ class Outcome:
     """`uncreative`, `steered` and `creative`."""
     gap: Estimate
     """By how much creative prompts exceed uncreative ones, in what steering is told by."""
+    gain: Estimate
+    """By how much the steered texts do."""
+    random_gains: list[float]
+    """The same for random directions, each at the setting that its own search recommends."""
     share: Estimate
     """Of the way from uncreative to creative that steering goes; by the witness, else by the clean re-score."""
     random_shares: list[float]
@@ -82,5 +86,9 @@ def judge(ground: Ground, searched: Searched, console: Terminal) -> Outcome:
         return share_of_gap(uncreative, texts, creative, ground.groups, ground.told_by)
 
     texts = {"uncreative": uncreative, "steered": steered, "creative": creative}
-    gap = difference(creative, uncreative, ground.groups, ground.told_by)[0]
-    return Outcome(texts, gap, share(steered), [share(arm).value for arm in random])
+    gap, gain, *gains = (
+        difference(arm, uncreative, ground.groups, ground.told_by)[0] for arm in (creative, steered, *random)
+    )
+    return Outcome(
+        texts, gap, gain, [of_arm.value for of_arm in gains], share(steered), [share(arm).value for arm in random]
+    )
