@@ -52,5 +52,5 @@ def stdin_lines() -> Iterator[str]:
 
 
 def words_of(text: str) -> list[str]:
-    """Words in lower case, in any alphabet, punctuation left out."""
-    return re.findall(r"\w+", unicodedata.normalize("NFC", text).lower())
+    """Lower-case words of a text as a reader counts them, in any alphabet: *don't* is one, and a number is none."""
+    return re.findall(r"[^\W\d_]+(?:['’][^\W\d_]+)*", unicodedata.normalize("NFC", text).lower())

@@ -1,18 +1,23 @@
 """Numbers of a text's surface, and of how much a set of texts repeats itself; no language model."""
 
 import math
+import re
+import unicodedata
 import zlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from torchmetrics.functional.text import bleu_score
 
-from probe.data.texts import words_of
+
+def _tokens(text: str) -> list[str]:
+    """Runs of letters and digits in lower case, which the bag of words reads too."""
+    return re.findall(r"\w+", unicodedata.normalize("NFC", text).lower())
 
 
 def type_token_ratio(text: str) -> float:
     """Different words over all words; 0 for a text without words."""
-    words = words_of(text)
+    words = _tokens(text)
     return len(set(words)) / len(words) if words else 0.0
 
 
@@ -21,7 +26,7 @@ SURFACE = ("words", "log_words", "type_token_ratio", "letters_per_word", "commas
 
 def surface_features(text: str) -> list[float]:
     """Seven numbers `[7]` of a text's surface, named by `SURFACE`: what a judgement of its ideas must not rest on."""
-    words = words_of(text)
+    words = _tokens(text)
     n = max(len(words), 1)
     letters = sum(map(len, words)) / n
     marks = (float(text.count(",")), float(text.count(".")), float(sum(map(text.count, '"\u201c\u201d'))))
@@ -37,13 +42,13 @@ def distinct(texts: Iterable[str], n: int) -> float:
 
     Source: Li et al. 2016, "A Diversity-Promoting Objective Function", arXiv 1510.03055, section 5.
     """
-    found = [gram for text in texts for gram in _ngrams(words_of(text), n)]
+    found = [gram for text in texts for gram in _ngrams(_tokens(text), n)]
     return len(set(found)) / len(found) if found else float("nan")
 
 
 def repetition(text: str, n: int = 4) -> float:
     """Share of a text's n-grams that stood in it before: 0 for none, near 1 for a loop; 0 for a text shorter than n."""
-    found = _ngrams(words_of(text), n)
+    found = _ngrams(_tokens(text), n)
     return 1 - len(set(found)) / len(found) if found else 0.0
 
 
@@ -61,7 +66,7 @@ def self_bleu(texts: Sequence[str], most: int = 50) -> float:
 
     Source: Zhu et al. 2018, "Texygen", arXiv 1802.01886.
     """
-    kept = [" ".join(words_of(text)) for text in texts]
+    kept = [" ".join(_tokens(text)) for text in texts]
     kept = [text for text in kept if text]
     kept = [kept[i] for i in np.linspace(0, len(kept) - 1, min(most, len(kept))).round().astype(int)] if kept else []
     if len(kept) < 2:
