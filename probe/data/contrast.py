@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from probe.data.rows import Preference, RatedText, TextPair, read_rows, records_of
+from probe.data.rows import Preference, RatedText, TextPair, first_of, read_rows
 from probe.errors import ProbeError
 
 
@@ -18,13 +17,15 @@ def read_contrast(path: str | Path) -> tuple[list[TextPair], list[RatedText]]:
     Raises:
         ProbeError: as `read_rows`; also where no group of rated texts holds two ratings, or all comparisons are ties.
     """
-    first: Any = next(records_of(Path(path)), ({}, ""))[0]
-    if isinstance(first, dict) and "text_a" in first:
+    first = first_of(path)
+    if "text_a" in first:
         decided = [p for p in read_rows(path, Preference) if p.preferred != "tie"]
         if not decided:
-            raise ProbeError(f"{path}: expected comparisons in which one text is preferred, found ties alone.")
+            raise ProbeError(
+                f"{path}: expected comparisons in which one text is preferred, found ties alone; add some."
+            )
         return [_preferred(p) for p in decided], []
-    if not isinstance(first, dict) or "text" not in first:
+    if "text" not in first:
         return read_rows(path, TextPair), []
     rated = read_rows(path, RatedText)
     by_group: dict[str, list[RatedText]] = {}

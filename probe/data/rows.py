@@ -147,10 +147,13 @@ def read_judged(path: str | Path) -> list[RatedText] | list[Preference]:
     Raises:
         ProbeError: as `read_rows`.
     """
+    return read_rows(path, Preference) if "text_a" in first_of(path) else read_rows(path, RatedText)
+
+
+def first_of(path: str | Path) -> Mapping[str, Any]:
+    """The first record of a file, whose fields tell its kind; empty where it holds no record."""
     first = next((record for record, _ in records_of(Path(path))), None)
-    if isinstance(first, dict) and "text_a" in first:
-        return read_rows(path, Preference)
-    return read_rows(path, RatedText)
+    return first if isinstance(first, dict) else {}
 
 
 @cache

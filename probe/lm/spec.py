@@ -7,9 +7,9 @@ from probe.data.reading import Reading
 from probe.options.types import FilePath, Finite, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, Share
 
 Unit = Literal["dose", "gap", "norm", "absolute"]
-UNITS = {"dose": "doses", "gap": "class gaps", "norm": "of the residual norm", "absolute": "absolute"}
-"""What a strength is a number of."""
 """Of a strength: doses (the length that costs a stated KL), class gaps, shares of the residual norm, or an absolute length."""
+UNITS = {"dose": "doses", "gap": "class gaps", "norm": "of the residual norm", "absolute": "absolute"}
+"""What a strength is a number of, in words."""
 
 Tokens = Literal["all", "prompt", "generated"]
 """Which tokens are steered, in generation."""

@@ -209,7 +209,7 @@ class Bomb:
 
 @pytest.mark.parametrize(
     "option",
-    [[], ["--weights_only=false"], ["--weights_only", "false"], ["--no_weights_only"]],
+    [[], ["--weights_only=false"], ["--weights_only", "false"], ["--no_weights_only"], ["--weights_only=null"]],
 )
 def test_a_checkpoint_is_never_unpickled(
     config: Callable[..., str], option: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

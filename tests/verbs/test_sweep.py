@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,16 @@ from probe.cli import main
 from probe.directions.direction import Direction, random_directions
 from probe.lm.frozen import FrozenLM
 from probe.lm.spec import Budget
+from probe.metrics.bootstrap import Estimate
+from probe.shown.terminal import Terminal
 from probe.steering.arms import write
 from probe.steering.effects import share_of_gap
 from probe.steering.ground import held_out
 from probe.steering.measuring import SteeredText
 from probe.steering.settings import Sampling
+from probe.verbs.sweep.report import SweepReport
 from probe.verbs.sweep.sweep import Cell, Setting, at_matched, pareto, recommend, sweep
+from probe.verbs.sweep.trial import judge, search
 
 
 def cell(layer: int, strength: float, gain: float, nll: float, affordable: bool = True) -> Cell:
@@ -132,6 +137,25 @@ def test_a_setting_steers_by_its_share_of_the_gap_and_several_layers_share_it_ou
     assert [cell.setting.where for cell in cells] == ["0", "2", "0-2"]
     arm = settings[2].arm(direction, "x")
     assert [t.text for t in ground.texts([arm])[0]] == write(tiny_lm, [(p, arm) for p in ground.prompts], ground.how)
+
+
+def test_a_share_of_the_way_is_told_where_there_is_a_way_and_else_what_was_gained(
+    fitted: tuple[Path, dict[str, str]], tiny_lm: FrozenLM, tmp_path: Path
+) -> None:
+    direction, data = opened(*fitted)
+    ground, others = held_out(tiny_lm, direction, data, Sampling(4), (), 2, 4)
+    searched = search(ground, [Setting((1,), 1.0, "gap")], Budget(), 1, 0, Terminal())
+    outcome = judge(others, searched, Terminal())
+    for lowest, said, unsaid in (
+        (0.1, "of the way from", "exceed unsteered"),
+        (-0.1, "exceed unsteered", "of the way from"),
+    ):
+        judged = replace(outcome, gap=Estimate(0.2, lowest, 0.3, 4, 4))
+        words = " ".join(SweepReport(str(tmp_path), tmp_path, others, Budget(), searched, judged).verdict())
+        assert said in words
+        assert unsaid not in words
+        reached = outcome.random_shares if lowest > 0 else outcome.random_gains
+        assert f"own search: {reached[0]:.{2 if lowest > 0 else 3}f} to" in words
 
 
 def test_the_verb_saves_the_setting_into_the_direction_and_generate_uses_it(
