@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probe.activations.pooling import POOLINGS, Activations, Spans
+from probe.activations.pooling import Activations, Spans
 from probe.activations.store import FORMAT, ActivationStore
 from probe.activations.transfer import to_host
 from probe.data.reading import Passage
@@ -109,16 +109,12 @@ class ActivationExtractor:
                 waiting += sum(len(by_key[key].ids) for key in of_batch)
                 if self.store and (waiting >= SHARD_TOKENS or rows is missing[-1]):
                     self.store.save(shard)
-                    found |= shard
+                    found |= self._known(list(shard))  # mapped from its file
                     shard, waiting = {}, 0
                 advance(sum(len(by_key[key].ids) for key in of_batch))
         found |= shard
-        shape = len(POOLINGS), len(keys), len(self.layers), self.lm.hidden_size
-        pooled = self.store.room(*shape) if self.store else torch.empty(shape)
-        for row, key in enumerate(keys):
-            pooled[:, row] = found[key]
-        last, mean, unit_mean = pooled
-        return Activations(last, mean, unit_mean, torch.tensor([sum(e.pooled) for e in encoded]), self.layers)
+        n_tokens_pooled = torch.tensor([sum(e.pooled) for e in encoded], dtype=torch.long)
+        return Activations([found[key] for key in keys], n_tokens_pooled, self.layers, self.lm.hidden_size)
 
     def _known(self, keys: Sequence[str]) -> dict[str, Tensor]:
         return self.store.load(keys, (len(self.layers), self.lm.hidden_size)) if self.store else {}

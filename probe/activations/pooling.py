@@ -1,5 +1,6 @@
 """Three ways in which a text's states become one vector, all taken in the one pass in which it is read."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,25 +13,46 @@ POOLINGS: tuple[Pooling, ...] = ("last", "mean", "unit_mean")
 
 @dataclass(frozen=True)
 class Activations:
-    """Pooled residual states of N texts at L layers."""
+    """Pooled residual states of N texts at L layers, each text's where the store has it: in memory, or mapped from a file.
 
-    last: Tensor
-    """`[N, L, D]` h at the last token of the span."""
-    mean: Tensor
-    """`[N, L, D]` mean of h over the span."""
-    unit_mean: Tensor
-    """`[N, L, D]` mean of h/|h| over the span: its product with a unit direction is the paper's score."""
+    What is asked for is put together then, so that only that is held, however many texts there are.
+    """
+
+    entries: Sequence[Tensor]
+    """Of each text `[3, L, D]`, float32: h at the last token of the span, the mean of h over it, and the mean of h/|h|."""
     n_tokens: Tensor
     """`[N]` tokens in the span."""
     layers: tuple[int, ...]
+    width: int
+    """D"""
+
+    def __len__(self) -> int:
+        return len(self.entries)
 
     def __getitem__(self, rows: Tensor) -> "Activations":
-        return Activations(self.last[rows], self.mean[rows], self.unit_mean[rows], self.n_tokens[rows], self.layers)
+        return Activations([self.entries[i] for i in rows.tolist()], self.n_tokens[rows], self.layers, self.width)
 
     def pooled(self, pooling: Pooling) -> Tensor:
         """One pooling `[N, L, D]` by name."""
-        tensor: Tensor = getattr(self, pooling)
-        return tensor
+        found = [entry[POOLINGS.index(pooling)] for entry in self.entries]
+        return torch.stack(found) if found else torch.empty(0, len(self.layers), self.width)
+
+    def at(self, layer: int, pooling: Pooling) -> Tensor:
+        """One pooling `[N, D]` at one block."""
+        where = POOLINGS.index(pooling), self.layers.index(layer)
+        return torch.stack([entry[where] for entry in self.entries]) if self.entries else torch.empty(0, self.width)
+
+    def by_layer(self, pooling: Pooling) -> Iterator[Tensor]:
+        """One pooling `[N, D]` at one block after the other."""
+        return (self.at(layer, pooling) for layer in self.layers)
+
+    def cosines(self, vectors: Tensor) -> Tensor:
+        """Mean cosines `[N, L, R]` of the texts' states with R unit vectors `[R, L, D]` at each block.
+
+        mean_t cos(h_t, a) = a . mean_t(h_t / |h_t|).
+        """
+        of_layer = zip(self.by_layer("unit_mean"), vectors.unbind(1), strict=True)
+        return torch.stack([unit_mean @ v.to(unit_mean).T for unit_mean, v in of_layer], 1)
 
 
 class Spans:

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import math
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,8 +14,6 @@ from probe.activations.pooling import POOLINGS
 from probe.files import atomic_write, from_json, try_folder
 
 FORMAT = 1
-MAPPED_BEYOND = 2**26
-"""Numbers in one tensor (256 MiB) beyond which it is mapped from a file."""
 
 
 class ActivationStore:
@@ -66,10 +62,3 @@ class ActivationStore:
         manifest = {"format": FORMAT, "sha256": hashlib.sha256(shard.read_bytes()).hexdigest(), "keys": keys}
         atomic_write(path.with_suffix(".json"), lambda temporary: temporary.write_text(json.dumps(manifest)))
         self._memory |= zip(keys, load_file(shard)["entries"], strict=True)  # mapped, not held
-
-    def room(self, *shape: int) -> Tensor:
-        """A float32 tensor of a shape; where it is large, in a file without a name, so that memory holds what is in use."""
-        if math.prod(shape) < MAPPED_BEYOND:
-            return torch.empty(shape)
-        with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".mapped") as file:
-            return torch.from_file(file.name, shared=True, size=math.prod(shape)).view(shape)

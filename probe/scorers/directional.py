@@ -54,7 +54,7 @@ class DirectionalScorer(FrozenScorer):
         """Adds a batch to the class sums and returns its activations and labels."""
         activations, label = self.features["train"][batch["row"].cpu()], batch["label"].cpu()
         self._sums.update(activations.pooled(self.pooling), label)
-        self._unit_sums.update(activations.unit_mean, label)
+        self._unit_sums.update(activations.pooled("unit_mean"), label)
         return activations, label
 
     def on_validation_start(self) -> None:

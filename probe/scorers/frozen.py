@@ -15,6 +15,9 @@ from probe.metrics.evaluation import EvaluationSet, nearest_to, tied_layers
 from probe.options.types import FilePath, NonNegativeInt
 from probe.scorers.base import Kind, Scorer
 
+AT_ONCE = 1024
+"""Texts that are scored at once: what is held of them does not grow with how many there are."""
+
 
 class FrozenScorer(Scorer):
     """A head on the pooled activations of a frozen LM; a score at each layer, unless it says otherwise.
@@ -54,8 +57,11 @@ class FrozenScorer(Scorer):
 
     def score(self, passages: Sequence[Passage]) -> Tensor:
         """Scores `[N, C]` of any passages, raw, higher = more creative."""
+        read = self.extractor(passages)
         with torch.no_grad():
-            return self.score_activations(self.extractor(passages))
+            return torch.cat(
+                [self.score_activations(read[rows]) for rows in torch.split(torch.arange(len(read)), AT_ONCE)]
+            )
 
     def score_rows(self, split: Split, rows: Tensor) -> Tensor:
         """Scores `[B, C]` of the rows `[B]` of a split, from what was read in `setup`."""

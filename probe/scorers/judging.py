@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import torch
 
 from probe.data.splits import Split
 from probe.directions.direction import random_directions
@@ -94,11 +93,9 @@ class Judge:
 
 def _band(scorer: Scorer, split: Split) -> Floats:
     def spearman_of(split: Split) -> Floats:
-        unit_mean = scorer.features[split].unit_mean
-        vectors = random_directions(N_RANDOM, scorer.extractor.layers, unit_mean.shape[-1], seed=0)
-        return EvaluationSet(scorer.data.rows[split]).spearman(
-            to_numpy(torch.einsum("nld,rld->nlr", unit_mean, vectors))
-        )
+        read = scorer.features[split]
+        vectors = random_directions(N_RANDOM, read.layers, read.width, seed=0)
+        return EvaluationSet(scorer.data.rows[split]).spearman(to_numpy(read.cosines(vectors)))
 
     chosen_on = spearman_of("validation")
     return random_band(chosen_on, chosen_on if split == "validation" else spearman_of(split))

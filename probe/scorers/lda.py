@@ -35,7 +35,7 @@ class LDA(DirectionalScorer):
         super().finish_epoch()
         label = np.array(labels(self.data.rows["train"]))
         classed = label >= 0
-        for i, x in enumerate(self.features["train"].pooled(self.pooling).unbind(1)):
+        for i, x in enumerate(self.features["train"].by_layer(self.pooling)):
             found = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(
                 to_numpy(x)[classed], label[classed]
             )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from probe.activations.extractor import ActivationExtractor
 from probe.data.reading import Passage, Pooling, Span, labels
 from probe.data.splits import Split
-from probe.directions.direction import cosine_scores, mean_difference_of
+from probe.directions.direction import mean_difference_of
 from probe.files import atomic_write
 from probe.lm.adapters import adapt, places, take_out
 from probe.lm.spec import LMSpec
@@ -105,8 +105,9 @@ class LoRAScorer(Scorer):
     def _layer_of_the_mean_difference(self) -> int:
         """The layer that MeanDifference would choose; the only one there is, where one was asked for."""
         train, validation = self.features["train"], self.features["validation"]
-        vectors = mean_difference_of(train.pooled(self.pooling), labels(self.data.rows["train"]))
-        scores = to_numpy(cosine_scores(validation.unit_mean, vectors))
+        label = labels(self.data.rows["train"])
+        vectors = torch.cat([mean_difference_of(h[:, None], label) for h in train.by_layer(self.pooling)])
+        scores = to_numpy(validation.cosines(vectors[None])[..., 0])
         rho = EvaluationSet(self.data.rows["validation"]).spearman_of(dict(zip(train.layers, scores.T, strict=True)))
         return nearest_to((self.lm.n_layers - 1) / 2, tied_layers(rho))[0]
 

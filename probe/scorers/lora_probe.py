@@ -37,7 +37,7 @@ class LoRAProbe(LoRAScorer):
 
     def prepare(self) -> None:
         """Makes the head."""
-        x = self.features["train"].pooled(self.pooling)[:, self.extractor.layers.index(self.chosen_layer)]
+        x = self.features["train"].at(self.chosen_layer, self.pooling)
         self.register_buffer("centre", x.mean(0))
         self.register_buffer("scale", x.std(0, correction=0).clamp_min(1e-12))
         self.head = nn.Linear(x.shape[1], 1)

@@ -24,4 +24,4 @@ class MeanDifference(DirectionalScorer):
 
     def score_activations(self, activations: Activations) -> Tensor:
         """s_k(x) = mean_t cos(h_k(x)_t, a_k)."""
-        return cosine_scores(activations.unit_mean, self.weight.cpu())
+        return cosine_scores(activations.pooled("unit_mean"), self.weight.cpu())

@@ -9,17 +9,15 @@ from probe.directions.direction import cosine_scores
 from probe.scorers.directional import DirectionalScorer
 
 
-def principal_axes(differences: Tensor) -> Tensor:
-    """First principal axis `[L, D]` of differences `[N, L, D]` and their negatives, on the side where most of them lie.
+def principal_axis(differences: Tensor) -> Tensor:
+    """First principal axis `[D]` of differences `[N, D]` and their negatives, on the side where most of them lie.
 
     Source: Zou et al. 2023, "Representation Engineering", arXiv 2310.01405, section 3.1.
     """
-    of_layer = differences.double().transpose(0, 1)  # [L, N, D]
-    axis: Tensor = torch.linalg.svd(of_layer, full_matrices=False).Vh[:, 0]
-    along = torch.einsum("lnd,ld->ln", of_layer, axis)
-    votes = along.sign().sum(1)
-    side = torch.where(votes == 0, along.sum(1), votes)  # as many on either side: their mean decides
-    return torch.where(side < 0, -1.0, 1.0)[:, None] * axis
+    axis: Tensor = torch.linalg.svd(differences.double(), full_matrices=False).Vh[0]
+    along = differences.double() @ axis
+    votes = along.sign().sum() or along.sum()  # as many on either side: their mean decides
+    return -axis if votes < 0 else axis
 
 
 class PCA(DirectionalScorer):
@@ -34,9 +32,9 @@ class PCA(DirectionalScorer):
     def finish_epoch(self) -> None:
         """Finds the axis at every layer."""
         super().finish_epoch()
-        h = self.features["train"].pooled(self.pooling).double()
         creative, uncreative = pairs(self.data.rows["train"]).T
-        self.weight.data.copy_(principal_axes(h[creative] - h[uncreative]))
+        for i, h in enumerate(self.features["train"].by_layer(self.pooling)):
+            self.weight.data[i] = principal_axis(h[creative].double() - h[uncreative])
 
     def unit_vectors(self) -> Tensor:
         """The axis."""
@@ -44,4 +42,4 @@ class PCA(DirectionalScorer):
 
     def score_activations(self, activations: Activations) -> Tensor:
         """s_k(x) = mean_t cos(h_k(x)_t, a_k)."""
-        return cosine_scores(activations.unit_mean, self.weight.cpu())
+        return cosine_scores(activations.pooled("unit_mean"), self.weight.cpu())

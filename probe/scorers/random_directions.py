@@ -48,8 +48,7 @@ class RandomDirections(FrozenScorer):
 
     def choose(self, truth: EvaluationSet) -> str:
         """Gives each direction its layer and sign; the column shown alone is the median one."""
-        unit_mean = self.features["validation"].unit_mean
-        rho = np.nan_to_num(truth.spearman(to_numpy(torch.einsum("nld,rld->nlr", unit_mean, self.vectors.cpu()))))
+        rho = np.nan_to_num(truth.spearman(to_numpy(self.features["validation"].cosines(self.vectors.cpu()))))
         layer = np.abs(rho).argmax(0)
         best = rho[layer, np.arange(self.count)]
         self.layer_of.copy_(torch.as_tensor(layer))
@@ -59,5 +58,4 @@ class RandomDirections(FrozenScorer):
 
     def score_activations(self, activations: Activations) -> Tensor:
         """The mean cosine `[N, R]` with each direction at its layer."""
-        every_layer = torch.einsum("nld,rld->nrl", activations.unit_mean, self.vectors.cpu())
-        return every_layer[:, torch.arange(self.count), self.layer_of.cpu()]
+        return activations.cosines(self.vectors.cpu())[:, self.layer_of.cpu(), torch.arange(self.count)]

@@ -107,7 +107,7 @@ class SavedScorer:
             else:
                 layer = self._layer
                 read = ActivationExtractor(self.lm, [layer])(passages)
-                scores = cosine_scores(read.unit_mean, self.direction.at(layer)[None])[:, 0]
+                scores = cosine_scores(read.pooled("unit_mean"), self.direction.at(layer)[None])[:, 0]
         return [float(score) for score in scores]
 
     @property

@@ -231,7 +231,7 @@ class SteeringCallback(L.Callback):
     def _other_direction(self, scorer: DirectionalScorer | LoRAScorer, taken: set[str]) -> Tensor:
         """Mean difference `[D]` of the validation pairs, or rated extremes, of groups not `taken`, read by the frozen LM."""
         rows = scorer.data.rows["validation"]
-        h = scorer.features["validation"].pooled(scorer.pooling)[:, scorer.extractor.layers.index(scorer.chosen_layer)]
+        h = scorer.features["validation"].at(scorer.chosen_layer, scorer.pooling)
         others = [-1 if row.group in taken else label for row, label in zip(rows, labels(rows), strict=True)]
         return mean_difference_of(h[:, None], others)[0]
 

@@ -113,7 +113,9 @@ def find(lm: "FrozenLM", plus: str, minus: str, tasks: Sequence[str]) -> Trial:
     layers = range(lm.n_layers // 4, max(3 * lm.n_layers // 4, lm.n_layers // 4 + 1))
     asked = [Passage(f"{task} Make your answer {word}.", at_reply=True) for word in (minus, plus) for task in tasks]
     read = ActivationExtractor(lm, layers)(asked, progress=True)
-    h, unit = (x.view(2, len(tasks), *x.shape[1:]) for x in (read.last, read.unit_mean))  # [2, N, L, D]
+    h, unit = (
+        x.view(2, len(tasks), *x.shape[1:]) for x in (read.pooled("last"), read.pooled("unit_mean"))
+    )  # [2, N, L, D]
     held_out = torch.arange(len(tasks)) % HELD_OUT == 0
     vectors, gaps = mean_difference(h[:, ~held_out].mean(1))
     scores = torch.stack([cosine_scores(side, vectors) for side in unit])  # [2, N, L]

@@ -22,6 +22,7 @@ from probe.activations.extractor import ActivationExtractor
 from probe.activations.pooling import POOLINGS, Activations, pool
 from probe.activations.store import ActivationStore
 from probe.data.reading import Passage
+from probe.directions.direction import random_directions
 from probe.errors import ProbeError
 from probe.lm.frozen import FrozenLM
 from probe.lm.tokens import plan_batches
@@ -48,14 +49,15 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def assert_equal(got: Activations, expected: Activations) -> None:
     assert got.layers == expected.layers
-    for name in (*POOLINGS, "n_tokens"):
-        assert torch.equal(getattr(got, name), getattr(expected, name)), name
+    assert torch.equal(got.n_tokens, expected.n_tokens)
+    for pooling in POOLINGS:
+        assert torch.equal(got.pooled(pooling), expected.pooled(pooling)), pooling
 
 
 def assert_close(got: Activations, expected: Activations) -> None:
     """For reads in other batches, where float32 sums in another order; states are of size 1 to 10."""
     for name in POOLINGS:
-        torch.testing.assert_close(getattr(got, name), getattr(expected, name), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(got.pooled(name), expected.pooled(name), rtol=1e-4, atol=1e-4)
 
 
 # Memory
@@ -92,19 +94,32 @@ def test_a_text_that_does_not_fit_alone_is_refused_with_what_to_do(make_lm: Make
         ActivationExtractor(lm)(passages(5))
 
 
-def test_many_states_lie_in_files_that_are_mapped_and_leave_nothing_behind(
-    tiny_lm: FrozenLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_states_stay_where_the_store_has_them_mapped_from_its_files(tiny_lm: FrozenLM, tmp_path: Path) -> None:
     texts = passages(30)
     expected = ActivationExtractor(tiny_lm)(texts)
-    monkeypatch.setattr(probe.activations.store, "MAPPED_BEYOND", 100)
     extractor = ActivationExtractor(tiny_lm, store=ActivationStore(tmp_path))
-    assert_equal(extractor(texts), expected)
-    kept = extractor(texts)
-    assert_equal(kept, expected)
+    read, again = extractor(texts), ActivationExtractor(tiny_lm, store=ActivationStore(tmp_path))(texts)
+    for kept in (read, again, extractor(texts)):
+        assert_equal(kept, expected)
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
-    mapped = sum(line.count(str(tmp_path)) for line in Path("/proc/self/maps").read_text().splitlines())
-    assert mapped >= 2  # the shard, and what was put together of it
+    mapped = [line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
+    ranges = [[int(end, 16) for end in span.split("-")] for span in mapped]
+    for entry in [*read.entries, *again.entries]:
+        assert any(low <= entry.data_ptr() < high for low, high in ranges)
+
+
+def test_one_layer_at_a_time_is_all_of_them_and_rows_are_what_was_asked_for(tiny_lm: FrozenLM) -> None:
+    read = ActivationExtractor(tiny_lm)(passages(9))
+    rows = torch.tensor([4, 0, 4])
+    vectors = random_directions(5, read.layers, read.width, seed=0)
+    for pooling in POOLINGS:
+        everything = read.pooled(pooling)
+        assert everything.shape == (9, len(read.layers), read.width)
+        assert torch.equal(torch.stack(list(read.by_layer(pooling)), 1), everything)
+        assert torch.equal(read[rows].pooled(pooling), everything[rows])
+    cosines = torch.einsum("nld,rld->nlr", read.pooled("unit_mean"), vectors)
+    torch.testing.assert_close(read.cosines(vectors), cosines)
+    assert ActivationExtractor(tiny_lm)([]).pooled("mean").shape == (0, len(read.layers), read.width)
 
 
 # Pooling
@@ -443,7 +458,8 @@ def test_a_damaged_shard_is_noticed_warned_about_and_read_again_to_the_same_numb
     tiny_lm: FrozenLM, tmp_path: Path, small_batches: None, damage: Callable[[Path], Any]
 ) -> None:
     texts = passages(12)
-    expected = ActivationExtractor(tiny_lm, store=ActivationStore(tmp_path))(texts)
+    ActivationExtractor(tiny_lm, store=ActivationStore(tmp_path))(texts)
+    expected = ActivationExtractor(tiny_lm)(texts)  # in memory: what is mapped would change with its file
     victim, *others = shards(tmp_path)
     lost = len(json.loads(victim.with_suffix(".json").read_text())["keys"])
     assert others
@@ -468,7 +484,8 @@ def test_a_foreign_json_file_in_the_folder_does_no_harm(tiny_lm: FrozenLM, tmp_p
 
 
 def test_a_shard_without_a_manifest_is_ignored(tiny_lm: FrozenLM, tmp_path: Path) -> None:
-    expected = ActivationExtractor(tiny_lm, store=ActivationStore(tmp_path))(passages(4))
+    ActivationExtractor(tiny_lm, store=ActivationStore(tmp_path))(passages(4))
+    expected = ActivationExtractor(tiny_lm)(passages(4))
     (shard,) = shards(tmp_path)
     shard.with_suffix(".json").unlink()
     halve(shard)

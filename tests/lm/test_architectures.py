@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import probe.activations.extractor
 from probe.activations.extractor import ActivationExtractor
-from probe.activations.pooling import pool
+from probe.activations.pooling import POOLINGS, pool
 from probe.data.reading import Passage
 from probe.lm.frozen import FrozenLM
 from probe.lm.hooks import record
@@ -98,15 +98,15 @@ def test_pooled_activations_do_not_depend_on_batch_size_order_or_right_padding(
     by_two = ActivationExtractor(lm)
     read_by_two = by_two(PASSAGES)
     assert 1 < by_two.reads.passes < len(PASSAGES)
-    for pooling in ("last", "mean", "unit_mean"):
+    for pooling in POOLINGS:
         expected = together.pooled(pooling)
         assert_close(backwards.pooled(pooling), expected)
         assert_close(read_by_two.pooled(pooling), expected)
     for row, encoded in enumerate(lm.encode(PASSAGES)):  # the oracle: one text, no padding, every block to the end
         mask = torch.tensor([encoded.pooled]).long()
         for k, h in enumerate(read_all(lm, input_ids=torch.tensor([encoded.ids]))):
-            for got, expected in zip((together.last, together.mean, together.unit_mean), pool(h, mask), strict=True):
-                assert_close(got[row, k], expected[0])
+            for pooling, expected in zip(POOLINGS, pool(h, mask), strict=True):
+                assert_close(together.at(k, pooling)[row], expected[0])
 
 
 @torch.inference_mode()

@@ -100,7 +100,7 @@ def test_where_padding_changes_a_text_texts_are_written_one_by_one_and_this_is_s
 def test_a_block_of_modernbert_is_read_though_its_decoder_is_a_part_of_the_head(make_lm: MakeLM) -> None:
     lm = make_lm("modernbert-decoder")
     assert isinstance(lm.model.get_decoder(), nn.Linear)
-    assert ActivationExtractor(lm, [1])([Passage("a hen", "It slept.")]).mean.isfinite().all()
+    assert ActivationExtractor(lm, [1])([Passage("a hen", "It slept.")]).pooled("mean").isfinite().all()
 
 
 def test_activations_that_are_not_finite_are_left_to_who_can_say_what_to_do(make_lm: MakeLM) -> None:

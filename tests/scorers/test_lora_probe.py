@@ -218,7 +218,9 @@ def test_without_its_adapters_the_model_is_bit_by_bit_the_frozen_one(fitted: LoR
     assert not torch.equal(logits(fitted.lm), logits(frozen))
     with fitted.lm.adapted(0):
         assert torch.equal(logits(fitted.lm), logits(frozen))
-        assert torch.equal(fitted.reader(STORIES).mean, ActivationExtractor(frozen, [LAYER])(STORIES).mean)
+        assert torch.equal(
+            fitted.reader(STORIES).pooled("mean"), ActivationExtractor(frozen, [LAYER])(STORIES).pooled("mean")
+        )
     assert not torch.equal(logits(fitted.lm), logits(frozen))
 
 
@@ -251,13 +253,13 @@ def test_scores_come_from_the_adapted_model_and_never_from_nor_into_what_is_reme
     remembered = {path.name: path.read_bytes() for path in store.folder.iterdir()}
     passages = [row.passage("response") for row in scorer.data.rows["train"]]
     with torch.no_grad():
-        stale = scorer.logits(scorer.features["train"].mean[:, 0])
+        stale = scorer.logits(scorer.features["train"].pooled("mean")[:, 0])
     assert (scorer.score(passages)[:, 0] - stale).abs().min() > 1e-3
     scorer.extractor(STORIES)
     assert {path.name: path.read_bytes() for path in store.folder.iterdir()} == remembered
     scorer.release()
     again = ActivationExtractor(lm, [LAYER], store)(passages)
-    assert torch.equal(again.mean, scorer.features["train"].mean)
+    assert torch.equal(again.pooled("mean"), scorer.features["train"].pooled("mean"))
 
 
 # -- scores and the shift ---------------------------------------------------------------------------------------
@@ -353,8 +355,8 @@ def test_plain_peft_reads_what_was_saved_and_the_head_gives_the_same_scores(
     names = {"adapter_config.json", "adapter_model.safetensors", "adapter.json", "head.safetensors"}
     assert {path.name for path in folder.iterdir()} == names
     PeftModel.from_pretrained(fresh.model, str(folder))
-    states = ActivationExtractor(fresh, [layer])(STORIES).mean[:, 0]
-    assert torch.equal(states, scorer.reader(STORIES).mean[:, 0])
+    states = ActivationExtractor(fresh, [layer])(STORIES).pooled("mean")[:, 0]
+    assert torch.equal(states, scorer.reader(STORIES).pooled("mean")[:, 0])
     head = load_file(folder / "head.safetensors")
     scores = (states - head["centre"]) / head["scale"] @ head["weight"] + head["bias"]
     torch.testing.assert_close(scores, scorer.score(STORIES)[:, 0], atol=1e-5, rtol=1e-5)

@@ -40,7 +40,7 @@ from probe.scorers import (
     TypeTokenRatio,
 )
 from probe.scorers.bag_of_words import fit_bag_of_words, words_score
-from probe.scorers.ridge_probe import PENALTIES
+from probe.scorers.ridge_probe import PENALTIES, ridge
 from probe.scorers.saved import SavedScorer
 from probe.scorers.surface_features import fit_surface, surface_score
 from probe.storyteller.storyteller import sample_premise, sample_story
@@ -85,10 +85,24 @@ def test_a_ridge_probe_is_scikit_learns_at_every_layer(spec: LMSpec, rated_file:
     scorer = fit(RidgeProbe(spec, cache_dir=None), tmp_path, rated_file)
     truth = [row.truth for row in scorer.data.rows["train"]]
     for i in range(len(scorer.columns)):
-        train, validation = (to_numpy(scorer.features[s].mean[:, i]) for s in ("train", "validation"))
+        train, validation = (to_numpy(scorer.features[s].pooled("mean")[:, i]) for s in ("train", "validation"))
         scaler = StandardScaler().fit(train)
         expected = RidgeCV(PENALTIES).fit(scaler.transform(train), truth).predict(scaler.transform(validation))
         np.testing.assert_allclose(scorer.scored["validation"][:, i], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(300, 12), (40, 60)])
+@pytest.mark.parametrize("noise", [0.1, 3.0, 30.0])
+def test_ridge_takes_the_penalty_and_the_coefficients_that_scikit_learn_takes(
+    shape: tuple[int, int], noise: float
+) -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=shape) @ rng.normal(size=(shape[1], shape[1])) + 3
+    truth = z[:, :4].sum(1) + noise * rng.normal(size=len(z)) - 7
+    found = RidgeCV(to_numpy(PENALTIES)).fit(z, truth)
+    weight, bias = ridge(torch.from_numpy(z), torch.from_numpy(truth))
+    np.testing.assert_allclose(weight, found.coef_, atol=1e-8)
+    assert bias == pytest.approx(found.intercept_, abs=1e-7)
 
 
 def test_the_direction_of_a_ridge_probe_is_the_way_its_prediction_grows(
@@ -96,7 +110,7 @@ def test_the_direction_of_a_ridge_probe_is_the_way_its_prediction_grows(
 ) -> None:
     scorer = fit(RidgeProbe(spec, cache_dir=None), tmp_path, rated_file)
     states = scorer.features["train"]
-    along = torch.einsum("nld,ld->nl", states.mean, scorer.direction().vectors)
+    along = torch.einsum("nld,ld->nl", states.pooled("mean"), scorer.direction().vectors)
     for i, column in enumerate(scorer.score_activations(states).T):
         assert np.corrcoef(along[:, i].numpy(), column.numpy())[0, 1] == pytest.approx(1, abs=1e-4)
 
@@ -108,7 +122,7 @@ def test_methods_of_two_classes_learn_from_the_extreme_quarters_alone(
     scorer = fit(method(spec, cache_dir=None), tmp_path, rated_file)
     label = np.array(labels(scorer.data.rows["train"]))
     assert 0 < (label == -1).sum() < len(label) - 4
-    h = scorer.features["train"].mean
+    h = scorer.features["train"].pooled("mean")
     difference = h[label == 1].mean(0) - h[label == 0].mean(0)
     gap = scorer.direction().residual_gap
     along = (difference * scorer.direction().vectors).sum(-1)

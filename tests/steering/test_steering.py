@@ -169,7 +169,7 @@ def test_prompts_are_uncreative_and_the_rescoring_direction_comes_from_other_gro
     assert left
     assert not used & {r.group for r in scorer.data.rows["train"]}
     column = scorer.extractor.layers.index(scorer.chosen_layer)
-    h = scorer.features["validation"].mean[:, column]
+    h = scorer.features["validation"].pooled("mean")[:, column]
     keep = [i for i, r in enumerate(rows) if r.side and r.group in left]
     y = np.array([rows[i].truth for i in keep])
     difference = h[keep][y == 1].mean(0) - h[keep][y == 0].mean(0)

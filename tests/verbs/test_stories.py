@@ -243,7 +243,7 @@ def test_prompts_come_from_test_groups_alone_and_their_score_from_validation_gro
     assert set(found.prompts) == {row.prompt for row in test if row.truth == 0}
     assert set(found.groups) == {row.group for row in test}
     rows = [row for row in data.rows["validation"] if row.side]
-    h = ActivationExtractor(tiny_lm, [direction.chosen])([row.passage("response") for row in rows]).mean[:, 0]
+    h = ActivationExtractor(tiny_lm, [direction.chosen])([row.passage("response") for row in rows]).pooled("mean")[:, 0]
     y = torch.tensor([row.truth for row in rows])
     expected = torch.nn.functional.normalize(h[y == 1].mean(0) - h[y == 0].mean(0), dim=0)
     torch.testing.assert_close(found.other, expected, atol=1e-5, rtol=0)

@@ -110,7 +110,7 @@ def test_no_group_is_searched_and_judged_nor_scores_its_own_prompts_nor_trained_
     rows = [r for r in data.rows["validation"] if r.side and r.group in searched]
     layer = direction.chosen
     assert layer is not None
-    h = ActivationExtractor(tiny_lm, [layer])([r.passage("response") for r in rows]).mean[:, 0]
+    h = ActivationExtractor(tiny_lm, [layer])([r.passage("response") for r in rows]).pooled("mean")[:, 0]
     y = torch.tensor([r.truth for r in rows])
     expected = torch.nn.functional.normalize(h[y == 1].mean(0) - h[y == 0].mean(0), dim=0)
     torch.testing.assert_close(test.other, expected, atol=1e-5, rtol=0)

@@ -49,13 +49,13 @@ def test_a_fit_is_lightnings_on_the_training_groups_alone(tournament: Tournament
     part = crossfit.folds[1]
     fit = tournament.fit(MEAN, "pairs", part)
     learned = crossfit.training("pairs", part, 0).rows["train"]
-    h = tournament.extractor([row.passage("response") for row in learned]).mean.double()
+    h = tournament.extractor([row.passage("response") for row in learned]).pooled("mean").double()
     expected = mean_difference(torch.stack([h[1::2].mean(0), h[::2].mean(0)]))[0]
     torch.testing.assert_close(fit.tensors["vectors"], expected, atol=1e-5, rtol=0)
     for test in crossfit.tests:
         rows = crossfit.rows_in(test, part.index)
         passages = [crossfit.passages(test, "response")[row] for row in rows]
-        unit_mean = tournament.extractor(passages).unit_mean
+        unit_mean = tournament.extractor(passages).pooled("unit_mean")
         scores = torch.einsum("nld,ld->nl", unit_mean, fit.tensors["vectors"])
         torch.testing.assert_close(fit.tensors[f"scores/{test}"], scores, atol=1e-5, rtol=0)
     assert fit.facts["texts_per_second"] is None  # told by the first fold alone
@@ -167,7 +167,7 @@ def test_a_contestant_reads_where_its_own_reading_says_else_where_its_set_says(
         torch.testing.assert_close(fit.tensors["vectors"], expected, atol=1e-5, rtol=0)
         for test, read in (("pairs", "reply" if contestant is own else "response"), ("prompts", "prompt")):
             rows = [both.tests[test].rows[i].passage(read) for i in both.rows_in(test, 0)]
-            scores = torch.einsum("nld,ld->nl", tournament.extractor(rows).unit_mean, fit.tensors["vectors"])
+            scores = torch.einsum("nld,ld->nl", tournament.extractor(rows).pooled("unit_mean"), fit.tensors["vectors"])
             torch.testing.assert_close(fit.tensors[f"scores/{test}"], scores, atol=1e-5, rtol=0)
 
 
