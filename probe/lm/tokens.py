@@ -21,6 +21,8 @@ BATCH_TOKENS = 2048
 """Padded tokens in one forward pass: beyond this a CPU gains nothing and memory grows."""
 PASS_COST = 128
 """What starting one more forward pass costs, in tokens."""
+TOKENISED_AT_ONCE = 1024
+"""Texts that the tokenizer is given together: it works on as many as there are cores."""
 BUSY_TOKENS = 32_768
 """Padded tokens beyond which a GPU gains nothing."""
 
@@ -119,11 +121,19 @@ class PassageEncoder(ABC):
         Raises:
             ProbeError: where a span holds no token, or with `strict` where one is too long.
         """
-        return [self._encode(passage) for passage in passages]
+        prefix_of = {prompt: self.render(prompt) for prompt in dict.fromkeys(passage.prompt for passage in passages)}
+        found = []
+        for start in range(0, len(passages), TOKENISED_AT_ONCE):
+            part = passages[start : start + TOKENISED_AT_ONCE]
+            texts = [prefix_of[passage.prompt] + (passage.response or "") for passage in part]
+            read = self._tokenise(texts, return_offsets_mapping=True)
+            of_part = zip(part, texts, read["input_ids"], read["offset_mapping"], strict=True)
+            found += [self._marked(*of_passage, prefix_of[of_passage[0].prompt]) for of_passage in of_part]
+        return found
 
-    def _encode(self, passage: Passage) -> Encoded:
-        prefix = self.render(passage.prompt)
-        text = prefix + (passage.response or "")
+    def _marked(
+        self, passage: Passage, text: str, ids: list[int], offsets: list[tuple[int, int]], prefix: str
+    ) -> Encoded:
         if passage.response is not None:
             start, end = len(prefix), len(text)
         else:
@@ -137,13 +147,11 @@ class PassageEncoder(ABC):
                 )
             start = len(before) + len(content) - len(content.lstrip())
             end = start + len(content.strip())
-        encoding = self._tokenise(text, return_offsets_mapping=True)
-        offsets = encoding["offset_mapping"]
         # Tokenizers put a leading space into the token, so a span may begin inside its first one.
-        spaces = [last - first - len(text[first:last].lstrip()) for first, last in offsets]
         pooled = [
-            first < last <= end and (first >= start or start <= first + space < last)
-            for (first, last), space in zip(offsets, spaces, strict=True)
+            first < last <= end
+            and (first >= start or (start < last and not text[first:start].strip() and bool(text[start:last].strip())))
+            for first, last in offsets
         ]
         if passage.at_reply:
             pooled = [i == len(offsets) - 1 - self._appended for i in range(len(offsets))]
@@ -159,7 +167,7 @@ class PassageEncoder(ABC):
                 f"the text {passage.pooled[:60]!r} has {length} tokens, more than the {self.max_tokens} allowed, and "
                 "--strict refuses to cut it; shorten it or raise --lm.max_tokens."
             )
-        return Encoded(tuple(encoding["input_ids"][:cut]), tuple(pooled[:cut]), cut < length)
+        return Encoded(tuple(ids[:cut]), tuple(pooled[:cut]), cut < length)
 
     def encode_question(self, question: Callable[..., str], texts: Sequence[str]) -> Encoded:
         """Tokenises `question(*texts)` up to where the reply begins; the last token, which foretells the reply, is marked.

@@ -88,6 +88,6 @@ class Writer(PassageEncoder):
         if not text:
             return math.nan
         n = len(new.ids) - new.ended
-        read = self._encode(Passage(prompt, text))
+        (read,) = self.encode([Passage(prompt, text)])
         same = read.ids == (*row, *new.ids[:n]) and read.pooled == (False,) * len(row) + (True,) * n
         return sum(new.surprise[:n]) / n if same else math.nan

