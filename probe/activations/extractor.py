@@ -129,12 +129,12 @@ class ActivationExtractor:
         return [batch for batch in batches if any(key not in found for row in batch for key in row)]
 
     def _collate(self, rows: Sequence[Sequence[Encoded]], example: Sequence[int]) -> TreeBatch:
-        return collate(rows, example, self.lm.pad_id, self.lm.model.dtype, self.lm.device)
+        return collate(rows, example, self.lm.encoder.pad_id, self.lm.model.dtype, self.lm.device)
 
     def _encode(self, passages: Sequence[Passage]) -> tuple[list[Encoded], list[str]]:
         """Token ids and key of each passage; what is remembered is tokenised once."""
         new = [passage for passage in dict.fromkeys(passages) if passage not in self._encoded]
-        fresh = {p: (e, self._key(e)) for p, e in zip(new, self.lm.encode(new), strict=True)}
+        fresh = {p: (e, self._key(e)) for p, e in zip(new, self.lm.encoder.encode(new), strict=True)}
         self.reads.truncated += sum(e.truncated for e, _ in fresh.values())
         known = self._encoded | fresh
         if self.store:

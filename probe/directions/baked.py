@@ -90,7 +90,7 @@ def _difference(lm: FrozenLM, vectors: Mapping[int, Tensor], folder: Path) -> fl
     hooked = _in_float32(lm)
     blocks = _blocks(hooked, lm)
     worst = 0.0
-    for encoded in lm.encode([Passage(text) for text in SAMPLES]):
+    for encoded in lm.encoder.encode([Passage(text) for text in SAMPLES]):
         ids = torch.tensor([encoded.ids])
         with edit({blocks[k]: vector.cpu().float() for k, vector in vectors.items()}):
             expected = hooked(ids).logits

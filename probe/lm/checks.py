@@ -12,7 +12,7 @@ from probe.errors import ProbeError
 from probe.lm.hooks import record
 from probe.lm.sampling import continued, padded
 from probe.lm.templates import ChatTemplate
-from probe.lm.tokens import Encoded
+from probe.lm.tokens import Encoded, PassageEncoder
 from probe.lm.trees import collate
 
 TEXTS = ("A grey hen.", "The lighthouse keeper counted every wave that night.")
@@ -30,8 +30,8 @@ class ReadableLM(Protocol):
     writes_in_batches: bool
 
     @property
-    def template(self) -> ChatTemplate:
-        """How an instruction is put to it."""
+    def encoder(self) -> PassageEncoder:
+        """Texts to token ids."""
 
     @property
     def decoder(self) -> nn.Module:
@@ -44,13 +44,6 @@ class ReadableLM(Protocol):
     @property
     def device(self) -> torch.device:
         """Where the inputs go."""
-
-    @property
-    def pad_id(self) -> int:
-        """The token that pads."""
-
-    def ids(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of texts."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +60,7 @@ class Check:
 def tokens_have_embeddings(lm: ReadableLM) -> str | None:
     """The tokenizer is that of the model."""
     last = lm.model.get_input_embeddings().weight.shape[0] - 1
-    highest = max(lm.pad_id, *(i for row in lm.ids([*TEXTS]) for i in row))
+    highest = max(lm.encoder.pad_id, *(i for row in lm.encoder.ids([*TEXTS]) for i in row))
     return f"the embeddings end at token {last}, and the tokenizer gives {highest}" if highest > last else None
 
 
@@ -82,7 +75,7 @@ def a_token_does_not_see_what_follows(lm: ReadableLM) -> str | None:
 
 def every_block_gives_one_state_a_token(lm: ReadableLM) -> str | None:
     """Every block runs once in a forward pass, and its output is the residual stream `[B, T, D]`."""
-    ids = lm.ids([TEXTS[0]])
+    ids = lm.encoder.ids([TEXTS[0]])
     runs = _states(lm, ids)
     for k, states in enumerate(runs):
         if len(states) != 1:
@@ -94,7 +87,7 @@ def every_block_gives_one_state_a_token(lm: ReadableLM) -> str | None:
 
 def reading_in_batches_changes_nothing(lm: ReadableLM) -> str | None:
     """Padded on the right and without a mask, as texts are read."""
-    short, long = lm.ids([*TEXTS])
+    short, long = lm.encoder.ids([*TEXTS])
     alone, batch = _states(lm, [short])[-1][0][0, -1], _states(lm, [short, long])[-1][0]
     apart = _distance(alone, batch[1, -1])
     differs = _distance(alone, batch[0, len(short) - 1]) >= _tolerance(lm) * apart
@@ -104,9 +97,9 @@ def reading_in_batches_changes_nothing(lm: ReadableLM) -> str | None:
 @torch.inference_mode()
 def writing_in_batches_changes_nothing(lm: ReadableLM) -> str | None:
     """Padded on the left and masked, with the cache, as texts are written."""
-    short, long = lm.ids([*TEXTS])
+    short, long = lm.encoder.ids([*TEXTS])
     alone, batch = (
-        continued(lm.model, *padded(rows, lm.pad_id, lm.device), 2, output_logits=True)
+        continued(lm.model, *padded(rows, lm.encoder.pad_id, lm.device), 2, output_logits=True)
         for rows in ([short], [short, long])
     )
     apart = _distance(alone.logits[0][0], batch.logits[0][1])
@@ -121,9 +114,9 @@ def writing_in_batches_changes_nothing(lm: ReadableLM) -> str | None:
 @torch.inference_mode()
 def reading_a_tree_changes_nothing(lm: ReadableLM) -> str | None:
     """Texts that begin alike in one row: the model heeds a 4-D mask and the positions that it is given, and nothing else."""
-    rows = lm.ids([*ALIKE])
+    rows = lm.encoder.ids([*ALIKE])
     texts = [Encoded(tuple(row), (True,) * len(row)) for row in rows]
-    batch = collate([texts[:2], texts[2:]], range(3), lm.pad_id, lm.model.dtype, lm.device)
+    batch = collate([texts[:2], texts[2:]], range(3), lm.encoder.pad_id, lm.model.dtype, lm.device)
     states: dict[int, Tensor] = {}
     with record(dict(enumerate(lm.blocks)), states.__setitem__):
         lm.decoder(**batch.inputs, use_cache=False)
@@ -157,7 +150,7 @@ def examine(lm: ReadableLM) -> None:
         ProbeError: where the model cannot be used.
     """
     ChatTemplate(lm.tokenizer, lm.spec).try_out()
-    for note in lm.template.notes():
+    for note in lm.encoder.template.notes():
         warnings.warn(note, stacklevel=3)
     for check in CHECKS:
         if found := outcome(check, lm):
@@ -190,7 +183,7 @@ def outcome(check: Check, lm: ReadableLM) -> str | None:
 def _states(lm: ReadableLM, rows: Sequence[Sequence[int]]) -> list[list[Tensor]]:
     """What each block gave, at each time that it ran, for texts padded on the right."""
     longest = max(map(len, rows))
-    ids = torch.tensor([[*row, *[lm.pad_id] * (longest - len(row))] for row in rows], device=lm.device)
+    ids = torch.tensor([[*row, *[lm.encoder.pad_id] * (longest - len(row))] for row in rows], device=lm.device)
     runs: list[list[Tensor]] = [[] for _ in lm.blocks]
     never = nn.Identity()  # stands for a deeper block: what comes after the last one is to run as well
     with record(dict(enumerate([*lm.blocks, never])), lambda k, h: runs[k].append(h)):

@@ -20,7 +20,7 @@ def layer_k_is_hidden_states_k_plus_1(lm: ReadableLM) -> str | None:
 
     Mamba's list begins behind the first block, so that there it is hidden_states[k].
     """
-    ids = torch.tensor(lm.ids([TEXTS[1]]), device=lm.device)
+    ids = torch.tensor(lm.encoder.ids([TEXTS[1]]), device=lm.device)
     read: dict[int, Tensor] = {}
     with record(dict(enumerate(lm.blocks)), read.__setitem__, stop=False):
         found = lm.model(ids, output_hidden_states=True, use_cache=False).hidden_states
@@ -33,7 +33,7 @@ def layer_k_is_hidden_states_k_plus_1(lm: ReadableLM) -> str | None:
 @torch.inference_mode()
 def steering_by_nothing_changes_nothing(lm: ReadableLM) -> str | None:
     """Strength 0 is, bit by bit, the plain model; and a strength above it is not."""
-    ids = torch.tensor(lm.ids([TEXTS[1]]), device=lm.device)
+    ids = torch.tensor(lm.encoder.ids([TEXTS[1]]), device=lm.device)
     plain = lm.model(ids, use_cache=False).logits
     block = lm.blocks[len(lm.blocks) // 2]
     width = lm.model.get_input_embeddings().weight.shape[1]
@@ -49,9 +49,9 @@ def steering_by_nothing_changes_nothing(lm: ReadableLM) -> str | None:
 @torch.inference_mode()
 def writing_with_the_cache_is_writing_without(lm: ReadableLM) -> str | None:
     """The logits of the next tokens, from the KV cache and from the whole text anew."""
-    rows = lm.ids([TEXTS[1]])
+    rows = lm.encoder.ids([TEXTS[1]])
     kept, anew = (
-        continued(lm.model, *padded(rows, lm.pad_id, lm.device), 3, output_logits=True, use_cache=cache)
+        continued(lm.model, *padded(rows, lm.encoder.pad_id, lm.device), 3, output_logits=True, use_cache=cache)
         for cache in (True, False)
     )
     for step, (one, other) in enumerate(zip(kept.logits, anew.logits, strict=False)):

@@ -20,7 +20,7 @@ from probe.lm.likelihood import logits_at, surprise
 from probe.lm.loading import load, settle_padding
 from probe.lm.sampling import framing_tokens
 from probe.lm.spec import LMSpec
-from probe.lm.tokens import BATCH_TOKENS, BUSY_TOKENS, Encoded, TokenBatch
+from probe.lm.tokens import BATCH_TOKENS, BUSY_TOKENS, Encoded, PassageEncoder, TokenBatch
 from probe.lm.trees import TreeBatch, collate, plan_rows
 from probe.lm.writer import Writer
 from probe.progress import Advance, silent
@@ -116,11 +116,10 @@ class FrozenLM(Writer):
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
-    @property
-    def template_hash(self) -> str:
-        """sha256 of the chat template and what it is told; of the empty text where there is none."""
-        told = self.spec.chat_template_kwargs
-        return hashlib.sha256(f"{self.template.source or ''}{json.dumps(told) if told else ''}".encode()).hexdigest()
+    @cached_property
+    def encoder(self) -> PassageEncoder:
+        """Texts to token ids, as this model reads them."""
+        return PassageEncoder(self.tokenizer, self.spec, self.max_tokens)
 
     @property
     def max_tokens(self) -> int:
@@ -189,7 +188,7 @@ class FrozenLM(Writer):
         """
         values = torch.full((len(passages),), math.nan)
         told = [row for row, passage in enumerate(passages) if passage.pooled.strip()]
-        for batch in self._batches(self.encode([passages[row] for row in told]), told, trees=not within):
+        for batch in self._batches(self.encoder.encode([passages[row] for row in told]), told, trees=not within):
             with within(batch.plain) if within else beside(batch) if beside else nullcontext():
                 values[batch.example.cpu()] = surprise(self.model, batch).cpu()
             advance(len(batch.example))
@@ -201,7 +200,7 @@ class FrozenLM(Writer):
     ) -> list[Tensor]:
         """Log-probabilities `[n, V]` of the whole vocabulary before each of the n tokens of each pooled span."""
         values = [torch.empty(0)] * len(passages)
-        for batch in self._batches(self.encode(passages), range(len(passages))):
+        for batch in self._batches(self.encoder.encode(passages), range(len(passages))):
             before = batch.pool_mask[:, 0].bool().roll(-1, 1)
             before[:, -1] = False
             with within(batch.plain) if within else nullcontext():
@@ -239,4 +238,4 @@ class FrozenLM(Writer):
         for rows in plan_rows(encoded, self.longest_in_tree if trees else 0):
             of_batch = [[encoded[i] for i in row] for row in rows]
             examples = [example[i] for row in rows for i in row]
-            yield collate(of_batch, examples, self.pad_id, self.model.dtype, self.device)
+            yield collate(of_batch, examples, self.encoder.pad_id, self.model.dtype, self.device)

@@ -30,7 +30,7 @@ def own_judge(log: ReplyLog, lm: FrozenLM) -> AskAll:
             for question in questions:
                 keep(question, lm.generate([question], TOKENS, 0.0, 0)[0])
 
-    return _judge(log, ask_itself, f"{lm.fingerprint} {json.dumps(lm.reading, sort_keys=True)}")
+    return _judge(log, ask_itself, f"{lm.fingerprint} {json.dumps(lm.encoder.reading, sort_keys=True)}")
 
 
 def _judge(log: ReplyLog, ask: Ask, settings: str) -> AskAll:

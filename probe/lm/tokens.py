@@ -2,19 +2,18 @@
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from probe.data.reading import Passage
 from probe.errors import ProbeError
+from probe.lm.spec import LMSpec
 from probe.lm.templates import INSTRUCTION, ChatTemplate
 
 BATCH_TOKENS = 2048
@@ -50,26 +49,19 @@ class Encoded:
     truncated: bool = False
 
 
-class PassageEncoder(ABC):
-    """Renders, tokenises and pads passages for one model; FrozenLM is one."""
+@dataclass
+class PassageEncoder:
+    """Renders and tokenises passages for one model, and marks what is pooled.
+
+    Args:
+        tokenizer: The model's own.
+        spec: How it is used.
+        max_tokens: The longest sequence that is read.
+    """
 
     tokenizer: PreTrainedTokenizerBase
-    spec: Any
-
-    @property
-    @abstractmethod
-    def device(self) -> torch.device:
-        """Where the inputs go."""
-
-    @property
-    @abstractmethod
-    def max_tokens(self) -> int:
-        """Longest sequence that is read."""
-
-    @property
-    @abstractmethod
-    def template_hash(self) -> str:
-        """sha256 of the chat template; of the empty text where there is none."""
+    spec: LMSpec
+    max_tokens: int
 
     def render(self, prompt: str) -> str:
         """The text before the response: the chat template up to the reply, or the bare prompt of a base model."""
@@ -79,6 +71,12 @@ class PassageEncoder(ABC):
     def template(self) -> ChatTemplate:
         """How an instruction is put to this model."""
         return ChatTemplate(self.tokenizer, self.spec).fitted()
+
+    @property
+    def template_hash(self) -> str:
+        """sha256 of the chat template and what it is told; of the empty text where there is none."""
+        told = self.spec.chat_template_kwargs
+        return hashlib.sha256(f"{self.template.source or ''}{json.dumps(told) if told else ''}".encode()).hexdigest()
 
     @cached_property
     def tokenizer_hash(self) -> str:
@@ -226,16 +224,6 @@ class PassageEncoder(ABC):
     def pad_id(self) -> int:
         """The token that pads."""
         return int(self.tokenizer.pad_token_id or 0)
-
-    def collate(self, encoded: Sequence[Encoded], example: Sequence[int]) -> TokenBatch:
-        """Pads on the right: a causal LM's real tokens never see what follows them."""
-        width = max(len(e.ids) for e in encoded)
-        ids = torch.tensor([[*e.ids, *[self.pad_id] * (width - len(e.ids))] for e in encoded])
-        pool = torch.tensor([[*e.pooled, *[False] * (width - len(e.ids))] for e in encoded])
-        lengths = torch.tensor([len(e.ids) for e in encoded])
-        mask = (torch.arange(width) < lengths[:, None]).long()
-        batch = (ids, mask, pool.long(), torch.tensor(list(example)))
-        return TokenBatch(*(t.to(self.device) for t in batch))
 
 
 def plan_batches(lengths: Sequence[int], budget: int = BATCH_TOKENS, pass_cost: int = PASS_COST) -> list[list[int]]:

@@ -1,6 +1,7 @@
 """Prompts to answers: a language model that writes, and says how surprising it found what it wrote."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
@@ -23,11 +24,16 @@ class Written:
     """Mean -log p of its tokens under the model as it wrote, at temperature 1; nan where it is read as other tokens."""
 
 
-class Writer(PassageEncoder):
+class Writer(ABC):
     """What answers prompts; FrozenLM is one."""
 
     model: PreTrainedModel
     writes_in_batches: bool
+
+    @property
+    @abstractmethod
+    def encoder(self) -> PassageEncoder:
+        """Prompts to token ids."""
 
     def generate(
         self, prompts: Sequence[str], max_new_tokens: int, temperature: float, seed: int | Sequence[int]
@@ -59,22 +65,23 @@ class Writer(PassageEncoder):
             within: Steering of some of the rows, told whether their prompts are behind them.
             alike: What is done to each row's prompt; equal prompts to which the same is done are read once.
         """
-        rows = self.ids([self.render(prompt) for prompt in prompts])
+        encoder = self.encoder
+        rows = encoder.ids([encoder.render(prompt) for prompt in prompts])
         longest = max(map(len, rows))
         if not self.writes_in_batches and min(map(len, rows)) < longest:
             raise ProbeError(
-                f"{self.spec.model}: expected prompts of one length, since its texts depend on the padding before a prompt, "
+                f"{encoder.spec.model}: expected prompts of one length, since its texts depend on the padding before a prompt, "
                 f"found {len(rows)} of unlike length; ask them one at a time."
             )
-        if longest + max_new_tokens > self.max_tokens:
+        if longest + max_new_tokens > encoder.max_tokens:
             raise ProbeError(
-                f"a prompt of {longest} tokens leaves no room for {max_new_tokens} new ones within the {self.max_tokens} of "
-                f"{self.spec.model}; shorten it, or lower --max_new_tokens."
+                f"a prompt of {longest} tokens leaves no room for {max_new_tokens} new ones within the {encoder.max_tokens} of "
+                f"{encoder.spec.model}; shorten it, or lower --max_new_tokens."
             )
         seeds = [seed] * len(prompts) if isinstance(seed, int) else seed
-        noise = KeyedNoise(prompts, seeds, temperature, self.device) if temperature > 0 else None
+        noise = KeyedNoise(prompts, seeds, temperature, self.model.device) if temperature > 0 else None
         tell = (lambda new: follow(self._texts(new))) if follow else None
-        found = write(self.model, rows, self.pad_id, max_new_tokens, noise, tell, within, alike)
+        found = write(self.model, rows, encoder.pad_id, max_new_tokens, noise, tell, within, alike)
         texts = self._texts([new.ids for new in found])
         return [
             Written(text, self._surprise(prompt, row, new, text))
@@ -82,12 +89,15 @@ class Writer(PassageEncoder):
         ]
 
     def _texts(self, new: Sequence[Sequence[int]]) -> list[str]:
-        return [str(text).strip() for text in self.tokenizer.batch_decode([*map(list, new)], skip_special_tokens=True)]
+        return [
+            str(text).strip()
+            for text in self.encoder.tokenizer.batch_decode([*map(list, new)], skip_special_tokens=True)
+        ]
 
     def _surprise(self, prompt: str, row: Sequence[int], new: NewTokens, text: str) -> float:
         if not text:
             return math.nan
         n = len(new.ids) - new.ended
-        (read,) = self.encode([Passage(prompt, text)])
+        (read,) = self.encoder.encode([Passage(prompt, text)])
         same = read.ids == (*row, *new.ids[:n]) and read.pooled == (False,) * len(row) + (True,) * n
         return sum(new.surprise[:n]) / n if same else math.nan

@@ -237,7 +237,7 @@ class Scorer(L.LightningModule, ABC):
             **self.hparams,
             "lm_fingerprint": self.lm.fingerprint,
             "lm_dtype": str(self.lm.model.dtype).removeprefix("torch."),
-            **self.lm.reading,
+            **self.lm.encoder.reading,
         }
 
     def learned(self, checkpoint: Checkpoint) -> dict[str, Tensor]:

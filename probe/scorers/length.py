@@ -14,4 +14,4 @@ class Length(Measure):
 
     def measure(self, passages: Sequence[Passage]) -> Tensor:
         """Tokens `[N]` of each text's span."""
-        return torch.tensor([float(sum(encoded.pooled)) for encoded in self.lm.encode(passages)])
+        return torch.tensor([float(sum(encoded.pooled)) for encoded in self.lm.encoder.encode(passages)])

@@ -45,7 +45,7 @@ class LoRAProbe(LoRAScorer):
         nn.init.zeros_(self.head.bias)
         rows = self.data.rows["train"]
         self._ratings = standardised([row.truth for row in rows]) if self.data.rated else None
-        self._encoded = self.lm.encode([row.passage(self.span) for row in rows])
+        self._encoded = self.lm.encoder.encode([row.passage(self.span) for row in rows])
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         """The mean log loss of the rows that have a class, or the mean squared error of the ratings."""

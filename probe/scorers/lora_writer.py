@@ -39,7 +39,7 @@ class LoRAWriter(LoRAScorer):
         """Tokenises the stories."""
         rows = self.data.rows["train"]
         stories = {row.pair: row.passage("response").response for row in rows if row.side == "creative"}
-        self._encoded = self.lm.encode([Passage(row.prompt, stories[row.pair]) for row in rows])
+        self._encoded = self.lm.encoder.encode([Passage(row.prompt, stories[row.pair]) for row in rows])
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         """The mean next-token loss of the stories, in nats per token."""

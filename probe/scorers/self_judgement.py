@@ -120,11 +120,11 @@ class SelfJudgement(Measure):
 
     def _ask(self, question: Question, texts: Sequence[tuple[str, ...]]) -> Tensor:
         wording = partial(question.wording.format, concept=self.concept)
-        encoded = [self.lm.encode_question(wording, shown) for shown in texts]
+        encoded = [self.lm.encoder.encode_question(wording, shown) for shown in texts]
         if cut := sum(e.truncated for e in encoded):
             self.extractor.reads.truncated += cut
             rank_zero_warn(
                 f"in {cut} questions a text was cut, to fit into {self.lm.max_tokens} tokens; --strict refuses instead."
             )
         with working("asking about", len(encoded), "texts") as advance:
-            return self.lm.reply_logprobs(encoded, self.lm.reply_starts(*question.answers), advance)
+            return self.lm.reply_logprobs(encoded, self.lm.encoder.reply_starts(*question.answers), advance)

@@ -38,7 +38,7 @@ def key_of(lm: FrozenLM, vectors: Sequence[Tensor], settings: dict[str, Any]) ->
         settings: All else that was asked for, as JSON has it.
     """
     bits = [hashlib.sha256(vector.cpu().contiguous().numpy().tobytes()).hexdigest() for vector in vectors]
-    computed = [lm.fingerprint, str(lm.model.dtype), lm.device.type, lm.reading]
+    computed = [lm.fingerprint, str(lm.model.dtype), lm.device.type, lm.encoder.reading]
     code = hashes(closure([Path(__file__).with_name("callback.py")]))
     return fingerprint([computed, bits, settings, library_versions(), code])
 

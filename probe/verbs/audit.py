@@ -187,7 +187,7 @@ def _print_tokens(console: "Terminal", lm: "FrozenLM", pairs: list[TextPair], sp
 
     from probe.data.reading import pair_rows
 
-    for encoded in lm.encode([row.passage(span) for row in pair_rows(pairs)]):
+    for encoded in lm.encoder.encode([row.passage(span) for row in pair_rows(pairs)]):
         shown = Text("read tokens in [ ]: ")
         for token, read in zip(encoded.ids, encoded.pooled, strict=True):
             piece = str(lm.tokenizer.decode([token]))

@@ -61,7 +61,7 @@ def run(lm: LMSpec, n_texts: PositiveInt = 1000, output: FilePath | None = None)
     console.print(figures_table(f"{lm.model}: what holds of it", ["", "holds"], rows))
     told: list[list[Text | str]] = [[Text(name), Text(str(value))] for name, value in facts.items()]
     console.print("", figures_table("What it is, and what reading it costs", ["", ""], told), sep="\n")
-    for note in frozen.template.notes():
+    for note in frozen.encoder.template.notes():
         console.print(note)
     console.print(
         "It can be read and steered here."
@@ -79,7 +79,7 @@ def _facts(lm: "FrozenLM", own_config: Any) -> dict[str, Any]:
     from probe.data.reading import Passage
     from probe.lm.diagnosis import overridden
 
-    (encoded,) = lm.encode([Passage(SAMPLE, at_reply=True)])
+    (encoded,) = lm.encoder.encode([Passage(SAMPLE, at_reply=True)])
     before = lm.tokenizer.decode(list(encoded.ids)[-12:])
     ignored = overridden(own_config)
     n_weights, dtype = sum(p.numel() for p in lm.model.parameters()), str(lm.model.dtype).removeprefix("torch.")
@@ -87,7 +87,7 @@ def _facts(lm: "FrozenLM", own_config: Any) -> dict[str, Any]:
         "architecture": f"{lm.model.config.model_type}, {lm.n_layers} blocks of width {lm.hidden_size}",
         "weights": f"{n_weights:,} of {dtype} on {lm.device}",
         "longest text": f"{lm.max_tokens:,} tokens",
-        "chat template": "its own" if lm.template.source else "none: an instruction and two line breaks",
+        "chat template": "its own" if lm.encoder.template.source else "none: an instruction and two line breaks",
         "a reply begins behind": repr(before),
         "not taken from its generation config": ", ".join(f"{k}={v}" for k, v in ignored.items()) or "nothing",
     }
@@ -102,7 +102,7 @@ def _costs(lm: "FrozenLM", n_texts: int) -> dict[str, Any]:
     passages = [Passage(f"{number}. {SAMPLE}") for number in range(TIMED)]
     extractor = ActivationExtractor(lm)
     extractor(passages[:2])
-    n_tokens = sum(len(encoded.ids) for encoded in lm.encode(passages))
+    n_tokens = sum(len(encoded.ids) for encoded in lm.encoder.encode(passages))
     started = time.perf_counter()
     extractor(passages)
     speed = n_tokens / (time.perf_counter() - started)

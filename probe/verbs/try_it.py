@@ -134,7 +134,7 @@ def find(lm: "FrozenLM", plus: str, minus: str, tasks: Sequence[str]) -> Trial:
         "lm_system": lm.spec.system,
         "lm_chat_template_kwargs": lm.spec.chat_template_kwargs,
         "lm_fingerprint": lm.fingerprint,
-        "template_hash": lm.template_hash,
+        "template_hash": lm.encoder.template_hash,
         "n_pairs": int((~held_out).sum()),
     }
     direction = Direction(

@@ -25,6 +25,7 @@ from probe.data.reading import Passage
 from probe.directions.direction import random_directions
 from probe.errors import ProbeError
 from probe.lm.frozen import FrozenLM
+from probe.lm.spec import LMSpec
 from probe.lm.tokens import plan_batches
 from probe.lm.trees import plan_rows
 
@@ -188,10 +189,24 @@ def test_the_batch_plan_covers_every_text_once_within_the_budget_at_the_least_co
 
 
 def pooled_text(lm: FrozenLM, passage: Passage) -> str:
-    (encoded,) = lm.encode([passage])
+    (encoded,) = lm.encoder.encode([passage])
     kept = [i for i, inside in zip(encoded.ids, encoded.pooled, strict=True) if inside]
     assert min(kept) >= len(SPECIAL), "a template token or BOS is in the span"
     return str(lm.tokenizer.decode(kept, clean_up_tokenization_spaces=False))
+
+
+def test_texts_are_marked_together_as_each_is_alone_whatever_spaces_stand_at_the_seam(make_lm: MakeLM) -> None:
+    rng, bits = random.Random(0), [" ", "  ", "\n\n", "a hen", "The", "é", "猫", "🐈", "\t", ".", " 12", "x"]
+    text = lambda: "".join(rng.choices(bits, k=rng.randint(1, 8))) + "x"  # noqa: E731
+    texts = [Passage(text(), text() if i % 2 else None) for i in range(200)]
+    for lm in (make_lm(), make_lm(chat_template=None), FrozenLM.load(LMSpec("data/storyteller/lm0"))):
+        together = lm.encoder.encode(texts)
+        assert together == [lm.encoder.encode([one])[0] for one in texts]
+        for one, encoded in zip(texts, together, strict=True):
+            kept = [i for i, inside in enumerate(encoded.pooled) if inside]
+            assert kept == list(range(kept[0], len(encoded.ids)))  # a span is of one piece
+            read = str(lm.tokenizer.decode([encoded.ids[i] for i in kept], clean_up_tokenization_spaces=False))
+            assert read.strip() == one.pooled.strip()
 
 
 @pytest.mark.parametrize("system", [None, SYSTEM])
@@ -210,7 +225,7 @@ def test_a_prompt_that_is_part_of_the_template_is_still_read_where_the_user_wrot
     tiny_lm: FrozenLM, word: str
 ) -> None:
     assert pooled_text(tiny_lm, Passage(word)) == word
-    (encoded,) = tiny_lm.encode([Passage(word)])
+    (encoded,) = tiny_lm.encoder.encode([Passage(word)])
     assert encoded.pooled.index(True) == 2  # after <|begin|> and <|user|>
 
 
@@ -226,14 +241,16 @@ def test_a_template_that_rewrites_the_prompt_never_gets_template_tokens_into_the
 
 def test_a_system_message_does_not_change_which_tokens_are_pooled(make_lm: MakeLM) -> None:
     texts = passages(6)
-    for with_system, without in zip(make_lm(system=SYSTEM).encode(texts), make_lm().encode(texts), strict=True):
+    for with_system, without in zip(
+        make_lm(system=SYSTEM).encoder.encode(texts), make_lm().encoder.encode(texts), strict=True
+    ):
         pooled = [[i for i, inside in zip(e.ids, e.pooled, strict=True) if inside] for e in (with_system, without)]
         assert pooled[0] == pooled[1]
         assert len(with_system.ids) - len(without.ids) >= len(SYSTEM)
 
 
 def test_nothing_after_the_span_is_read_and_all_before_it_is(tiny_lm: FrozenLM) -> None:
-    (encoded,) = tiny_lm.encode([Passage("A hen.")])
+    (encoded,) = tiny_lm.encoder.encode([Passage("A hen.")])
     assert encoded.pooled[-1]
     assert tiny_lm.tokenizer.decode(list(encoded.ids)) == "<|begin|><|user|>A hen."
 
@@ -249,7 +266,7 @@ def test_overlong_texts_are_cut_and_counted_and_strict_refuses_them(make_lm: Mak
     extractor = ActivationExtractor(make_lm(max_tokens=40))
     read = extractor([long, short])
     assert extractor.reads.truncated == 1
-    prefix = len(extractor.lm.encode([short])[0].ids) - 4
+    prefix = len(extractor.lm.encoder.encode([short])[0].ids) - 4
     assert read.n_tokens.tolist() == [40 - prefix, 4]
     cut = ActivationExtractor(make_lm())([Passage("x", ("rain " * 20)[: 40 - prefix])])
     assert_close(read[torch.tensor([0])], cut)
@@ -351,7 +368,7 @@ def test_another_span_layer_dtype_weight_or_system_message_is_read_anew(make_lm:
 
 def test_the_same_tokens_with_another_span_have_another_key(tiny_lm: FrozenLM) -> None:
     extractor = ActivationExtractor(tiny_lm)
-    (encoded,) = tiny_lm.encode([Passage("a hen")])
+    (encoded,) = tiny_lm.encoder.encode([Passage("a hen")])
     assert extractor._key(encoded) == extractor._key(replace(encoded))
     assert extractor._key(encoded) != extractor._key(replace(encoded, pooled=(*encoded.pooled[:-1], False)))
 
@@ -543,7 +560,7 @@ def test_an_interrupted_read_resumes_with_bit_equal_numbers_and_pays_only_for_wh
     committed = {key for manifest in manifests for key in manifest["keys"]}
     rerun = ActivationExtractor(lm, store=ActivationStore(tmp_path / "cut"))
     assert_equal(rerun(texts), expected)
-    saved = sum(len(e.ids) for e in lm.encode(texts) if rerun._key(e) in committed)
+    saved = sum(len(e.ids) for e in lm.encoder.encode(texts) if rerun._key(e) in committed)
     assert rerun.reads.tokens <= whole.reads.tokens - saved
     assert rerun.reads.texts == len(texts) - len(committed)
 
@@ -587,7 +604,7 @@ def test_states_with_gradient_are_those_of_each_text_alone_though_texts_that_beg
     embeddings = lm.model.get_input_embeddings().weight.requires_grad_(True)
     answers = ("a boat", "a boat for a hen", "a hat", "nothing at all", "a boat for a hen and a hat")
     passages = [Passage("What is a surprising use for a box?", answer) for answer in answers]
-    extractor, encoded = ActivationExtractor(lm, [0, 1]), lm.encode(passages)
+    extractor, encoded = ActivationExtractor(lm, [0, 1]), lm.encoder.encode(passages)
 
     def read(batches: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         embeddings.grad = None

@@ -81,7 +81,7 @@ def make(shape: str | None, device: str) -> FrozenLM:
 @torch.inference_mode()
 def bare(lm: FrozenLM, encoded: Sequence[Encoded]) -> None:
     for part in plan_batches([len(one.ids) for one in encoded], lm.batch_tokens):
-        batch = collate([[encoded[i]] for i in part], part, lm.pad_id, lm.model.dtype, lm.device)
+        batch = collate([[encoded[i]] for i in part], part, lm.encoder.pad_id, lm.model.dtype, lm.device)
         lm.decoder(input_ids=batch.input_ids, use_cache=False)
 
 
@@ -123,7 +123,7 @@ def main() -> None:
         lm.tokenizer.chat_template = None if args.made or name == "nothing shared" else templated
         lm = FrozenLM(lm.model, lm.tokenizer, lm.spec)
         passages = passages if args.made else passages[: args.texts]
-        encoded = lm.encode(passages)
+        encoded = lm.encoder.encode(passages)
         trees = ActivationExtractor(lm)
         longest, memory = lm.longest_in_tree, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

@@ -102,7 +102,9 @@ def test_pooled_activations_do_not_depend_on_batch_size_order_or_right_padding(
         expected = together.pooled(pooling)
         assert_close(backwards.pooled(pooling), expected)
         assert_close(read_by_two.pooled(pooling), expected)
-    for row, encoded in enumerate(lm.encode(PASSAGES)):  # the oracle: one text, no padding, every block to the end
+    for row, encoded in enumerate(
+        lm.encoder.encode(PASSAGES)
+    ):  # the oracle: one text, no padding, every block to the end
         mask = torch.tensor([encoded.pooled]).long()
         for k, h in enumerate(read_all(lm, input_ids=torch.tensor([encoded.ids]))):
             for pooling, expected in zip(POOLINGS, pool(h, mask), strict=True):

@@ -53,7 +53,7 @@ def test_the_converted_folder_gives_the_logits_tokens_and_template_of_the_file_b
     file = write_gguf(tmp_path / "tiny.gguf")
     lm = FrozenLM.load(LMSpec(str(file), device="cpu"))
     assert (lm.n_layers, lm.hidden_size, lm.max_tokens) == (2, 32, 256)
-    assert lm.render("hen") == "<|begin|><|user|>hen<|end|><|assistant|>"
+    assert lm.encoder.render("hen") == "<|begin|><|user|>hen<|end|><|assistant|>"
     assert_says_the_same(lm, *unpacked(file))
 
 
@@ -152,8 +152,8 @@ def test_the_real_model_survives_its_conversion_with_template_and_system_message
     assert package.submodule_search_locations
     assert_says_the_same(lm, *unpacked(Path(package.submodule_search_locations[0], REAL.rpartition("/")[2])))
     assert (lm.n_layers, lm.hidden_size, lm.max_tokens) == (30, 576, 8192)
-    assert "You are a helpful AI assistant named SmolLM" in lm.render("Write a story.")
-    assert lm.render("Write a story.").endswith("<|im_start|>assistant\n")
+    assert "You are a helpful AI assistant named SmolLM" in lm.encoder.render("Write a story.")
+    assert lm.encoder.render("Write a story.").endswith("<|im_start|>assistant\n")
     text, other = "The town was quiet and the sea was cold.", "Cold the was sea and quiet was the town."
     plain, shuffled = lm.nll([Passage("Write a story.", text), Passage("Write a story.", other)]).tolist()
     assert plain < shuffled

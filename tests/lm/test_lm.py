@@ -30,7 +30,7 @@ from probe.lm.frozen import FrozenLM
 from probe.lm.hooks import edit
 from probe.lm.sampling import continued, padded
 from probe.lm.spec import LMSpec
-from probe.lm.trees import plan_rows
+from probe.lm.trees import collate, plan_rows
 
 MakeLM = Callable[..., FrozenLM]
 PROMPTS = ["Write.", "Tell me of a grey hen and of the sea.", "x"]
@@ -113,7 +113,8 @@ def test_without_a_pad_token_the_end_token_pads() -> None:
     tokenizer = build_tokenizer()
     tokenizer.pad_token = None
     lm = FrozenLM(build_model(), tokenizer)
-    batch = lm.collate(lm.encode([Passage("a hen"), Passage("x")]), [7, 3])
+    rows = [[one] for one in lm.encoder.encode([Passage("a hen"), Passage("x")])]
+    batch = collate(rows, [7, 3], lm.encoder.pad_id, torch.float32, lm.device).plain
     assert batch.input_ids[1, -1] == tokenizer.eos_token_id
     assert batch.attention_mask.sum(1).tolist() == [7, 3]
     assert batch.example.tolist() == [7, 3]
@@ -158,7 +159,7 @@ def test_a_chat_template_gets_no_second_bos_and_a_base_model_gets_its_first(make
         lm = make_lm(**template)
         bos = lm.tokenizer.bos_token_id
         for passage in (Passage("a hen"), Passage("a hen", "It slept.")):
-            (encoded,) = lm.encode([passage])
+            (encoded,) = lm.encoder.encode([passage])
             assert encoded.ids[0] == bos
             assert encoded.ids.count(bos) == 1
             assert not encoded.pooled[0]
@@ -167,22 +168,22 @@ def test_a_chat_template_gets_no_second_bos_and_a_base_model_gets_its_first(make
 @pytest.mark.parametrize("template", [CHAT_TEMPLATE, None])
 def test_the_span_reply_is_the_last_token_of_the_rendered_template(make_lm: MakeLM, template: str | None) -> None:
     lm = make_lm(chat_template=template)
-    (encoded,) = lm.encode([Passage("Hello there", at_reply=True)])
-    whole = lm.tokenizer(lm.render("Hello there"), add_special_tokens=template is None)["input_ids"]
+    (encoded,) = lm.encoder.encode([Passage("Hello there", at_reply=True)])
+    whole = lm.tokenizer(lm.encoder.render("Hello there"), add_special_tokens=template is None)["input_ids"]
     assert list(encoded.ids) == whole
     assert encoded.pooled == (False,) * (len(whole) - 1) + (True,)
 
 
 def test_the_system_message_comes_before_the_instruction(make_lm: MakeLM) -> None:
-    assert make_lm(system="Be brief.").render("a hen") == (
+    assert make_lm(system="Be brief.").encoder.render("a hen") == (
         "<|begin|><|system|>Be brief.<|end|><|user|>a hen<|end|><|assistant|>"
     )
 
 
 def test_a_base_model_without_a_chat_template_reads_generates_and_judges(make_lm: MakeLM) -> None:
     lm = make_lm(chat_template=None)
-    assert lm.render("a hen") == "a hen\n\n"
-    assert lm.template_hash != make_lm().template_hash
+    assert lm.encoder.render("a hen") == "a hen\n\n"
+    assert lm.encoder.template_hash != make_lm().encoder.template_hash
     assert lm.nll([Passage("a hen"), Passage("a hen", "ok")]).isfinite().all()
     assert len(lm.generate(PROMPTS, 5, 0.0, 0)) == len(PROMPTS)
 
@@ -192,7 +193,7 @@ def test_a_first_token_that_carries_the_space_before_the_span_is_read(make_lm: M
     lm.tokenizer.chat_template = "{% for m in messages %}USER: {{ m['content'] }}{% endfor %} ASSISTANT:"
 
     def kept(prompt: str) -> list[str]:
-        (encoded,) = lm.encode([Passage(prompt)])
+        (encoded,) = lm.encoder.encode([Passage(prompt)])
         return [lm.tokenizer.decode([i]) for i, inside in zip(encoded.ids, encoded.pooled, strict=True) if inside]
 
     assert kept("hen") == [" hen"]
@@ -323,16 +324,19 @@ def trained_on(text: str, vocab_size: int) -> FrozenLM:
 
 def test_a_reply_may_begin_with_any_spelling_of_an_answer_but_not_with_what_begins_two_answers() -> None:
     lm = trained_on("Yes No yes no :Yes :No Yes", 300)
-    starts = [{lm.tokenizer.decode([i]) for i in tokens} for tokens in lm.reply_starts("Yes", "No")]
+    starts = [{lm.tokenizer.decode([i]) for i in tokens} for tokens in lm.encoder.reply_starts("Yes", "No")]
     # "YES" was no word of that text: it begins with a letter, and " YES" with a space, which begins " NO" as well.
     assert starts == [{"Yes", " Yes", "yes", " yes", "Y"}, {"No", " No", "no", " no", "N"}]
     # Without the words as tokens a reply begins with a letter; a lone space begins either answer.
     byte = FrozenLM(build_model(), build_tokenizer())
-    assert [[byte.tokenizer.decode([i]) for i in tokens] for tokens in byte.reply_starts("Yes", "No")] == [
+    assert [[byte.tokenizer.decode([i]) for i in tokens] for tokens in byte.encoder.reply_starts("Yes", "No")] == [
         ["Y", "y"],
         ["N", "n"],
     ]
-    assert [[byte.tokenizer.decode([i]) for i in tokens] for tokens in byte.reply_starts("Nay", "No")] == [[], []]
+    assert [[byte.tokenizer.decode([i]) for i in tokens] for tokens in byte.encoder.reply_starts("Nay", "No")] == [
+        [],
+        [],
+    ]
 
 
 def test_a_word_inside_a_text_may_be_another_token_than_the_same_word_alone(make_lm: MakeLM) -> None:
@@ -343,7 +347,7 @@ def test_a_word_inside_a_text_may_be_another_token_than_the_same_word_alone(make
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=metaspace, pad_token="?")
     tokenizer.chat_template = "{{ messages[0]['content'] }}>"
     lm = FrozenLM(build_model(vocab_size=300), tokenizer)
-    named = [set(tokenizer.convert_ids_to_tokens(tokens)) for tokens in lm.reply_starts("Y", "N")]
+    named = [set(tokenizer.convert_ids_to_tokens(tokens)) for tokens in lm.encoder.reply_starts("Y", "N")]
     assert named == [{"▁Y", "Y"}, {"▁N", "N"}]
 
 
@@ -353,11 +357,11 @@ def test_reply_logprobs_equal_the_models_own_softmax_one_question_at_a_time(
 ) -> None:
     lm = make_lm(architecture)
     texts, starts = ["hen " * n for n in (1, 9, 3, 20, 1, 8)], [[70, 102], [71], [0, 9, 260]]
-    questions = [lm.encode_question("Is this good? {}".format, [text]) for text in texts]
+    questions = [lm.encoder.encode_question("Is this good? {}".format, [text]) for text in texts]
     monkeypatch.setattr(probe.lm.frozen, "plan_rows", partial(plan_rows, budget=200))
     got = lm.reply_logprobs(questions, starts)
     for row, text in zip(got, texts, strict=True):
-        ids = lm.tokenizer(lm.render(f"Is this good? {text}"), add_special_tokens=False, return_tensors="pt")[
+        ids = lm.tokenizer(lm.encoder.render(f"Is this good? {text}"), add_special_tokens=False, return_tensors="pt")[
             "input_ids"
         ]
         p = lm.model(ids).logits[0, -1].softmax(-1)
@@ -370,7 +374,7 @@ def test_an_overlong_question_is_cut_in_its_texts_alone_and_strict_refuses_it(ma
     short, long = "hen", "sea " * 40
     (before, between, after) = ("<|begin|><|user|>Which? ", " or ", "<|end|><|assistant|>")
     for texts in ([short, long], [long, short], [long, long], [short, short], ["é" * 40, "猫" * 40]):
-        encoded = lm.encode_question(asked, texts)
+        encoded = lm.encoder.encode_question(asked, texts)
         shown = str(lm.tokenizer.decode(list(encoded.ids)))
         assert shown.startswith(before)
         assert shown.endswith(after)
@@ -383,9 +387,9 @@ def test_an_overlong_question_is_cut_in_its_texts_alone_and_strict_refuses_it(ma
         assert len(encoded.ids) <= 60
         assert texts == [short, short] or len(encoded.ids) > 55  # and no more than it must
     with pytest.raises(ProbeError, match="--strict"):
-        make_lm(max_tokens=60, strict=True).encode_question(asked, [short, long])
+        make_lm(max_tokens=60, strict=True).encoder.encode_question(asked, [short, long])
     with pytest.raises(ProbeError, match="no room for a text within 16 tokens"):
-        make_lm(max_tokens=16).encode_question(asked, [short, long])
+        make_lm(max_tokens=16).encoder.encode_question(asked, [short, long])
 
 
 # Surprise
@@ -400,7 +404,7 @@ def test_nll_equals_the_models_own_cross_entropy_over_the_span_in_batches_of_une
     passages = [Passage("a hen", "It slept."), Passage("a grey hen"), Passage("x", "naïve 猫"), Passage("a hen", "k")]
     passages += [Passage("a hen " * (7 * i % 5), "It slept by the sea. " * (5 * i % 7 + 1)) for i in range(12)]
     expected = []
-    for encoded in lm.encode(passages):
+    for encoded in lm.encoder.encode(passages):
         ids = torch.tensor([encoded.ids])
         expected.append(lm.model(input_ids=ids, labels=ids.where(torch.tensor([encoded.pooled]), -100)).loss)
     monkeypatch.setattr(probe.lm.frozen, "plan_rows", partial(plan_rows, budget=400))
@@ -411,7 +415,7 @@ def test_nll_equals_the_models_own_cross_entropy_over_the_span_in_batches_of_une
     values = lm.nll(passages)
     reading.remove()
     assert 1 < len(shapes) < len(passages)
-    read, n_tokens = sum(rows * width for rows, width in shapes), sum(len(e.ids) for e in lm.encode(passages))
+    read, n_tokens = sum(rows * width for rows, width in shapes), sum(len(e.ids) for e in lm.encoder.encode(passages))
     assert (
         read > n_tokens if architecture == "mamba" else read < 0.9 * n_tokens
     )  # some are padded, or beginnings are shared

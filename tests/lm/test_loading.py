@@ -207,9 +207,9 @@ def test_an_adapter_is_merged_into_the_base_that_it_names(adapter: Path, capsys:
 
 
 def test_an_adapters_own_tokenizer_and_template_come_first(adapter: Path) -> None:
-    assert "<|user|>" in loaded(adapter).render("hen")
+    assert "<|user|>" in loaded(adapter).encoder.render("hen")
     build_tokenizer("ASK {{ messages[0]['content'] }}").save_pretrained(adapter)
-    assert loaded(adapter).render("hen") == "ASK hen"
+    assert loaded(adapter).encoder.render("hen") == "ASK hen"
 
 
 def test_an_adapter_on_a_gguf_file_is_merged_as_well(

@@ -53,7 +53,7 @@ def test_where_there_is_no_place_for_a_system_message_it_stands_at_the_head_of_t
 
 def test_a_folded_system_message_is_not_part_of_the_span_that_is_read(make_lm: MakeLM) -> None:
     lm = make_lm(chat_template=GEMMA, system="Be brief, hen.")
-    (encoded,) = lm.encode([Passage("a hen")])
+    (encoded,) = lm.encoder.encode([Passage("a hen")])
     read = [i for i, inside in zip(encoded.ids, encoded.pooled, strict=True) if inside]
     assert lm.tokenizer.decode(read) == "a hen"
 
@@ -129,8 +129,8 @@ def test_a_template_is_told_what_its_arguments_say_and_another_text_is_another_e
     on, off = (
         make_lm(chat_template=THINKING, **spec) for spec in ({}, {"chat_template_kwargs": {"enable_thinking": False}})
     )
-    assert off.render("a hen") == on.render("a hen") + "<think>\n\n</think>\n\n"
-    assert on.template_hash != off.template_hash
+    assert off.encoder.render("a hen") == on.encoder.render("a hen") + "<think>\n\n</think>\n\n"
+    assert on.encoder.template_hash != off.encoder.template_hash
     keys = [ActivationExtractor(lm)._encode([Passage("a hen", "It slept.")])[1] for lm in (on, off)]
     assert keys[0] != keys[1]
 
@@ -150,9 +150,9 @@ def test_a_switch_for_thinking_and_a_reply_behind_think_are_said() -> None:
 
 def test_an_instruction_that_the_template_changes_is_refused(make_lm: MakeLM) -> None:
     lm = make_lm(chat_template="<|user|>{{ messages[-1]['content'] | replace('hen', 'cat') }}<|assistant|>")
-    lm.encode([Passage("a dog")])
+    lm.encoder.encode([Passage("a dog")])
     with pytest.raises(ProbeError, match="found that it changes 'a hen'"):
-        lm.encode([Passage("a hen")])
+        lm.encoder.encode([Passage("a hen")])
 
 
 def test_an_end_token_that_the_tokenizer_appends_is_neither_read_nor_written_behind() -> None:
@@ -162,20 +162,22 @@ def test_an_end_token_that_the_tokenizer_appends_is_neither_read_nor_written_beh
     )
     assert appends("x")["input_ids"][-1] == 4
     other, lm = (FrozenLM(build_model(), tokenizer) for tokenizer in (appends, plain))
-    assert other.encode_question("Good? {}".format, ["hen"]) == lm.encode_question("Good? {}".format, ["hen"])
-    assert other.encode([Passage("a hen"), Passage("a hen", "It slept.")]) == lm.encode(
+    assert other.encoder.encode_question("Good? {}".format, ["hen"]) == lm.encoder.encode_question(
+        "Good? {}".format, ["hen"]
+    )
+    assert other.encoder.encode([Passage("a hen"), Passage("a hen", "It slept.")]) == lm.encoder.encode(
         [Passage("a hen"), Passage("a hen", "It slept.")]
     )
-    assert other.reply_starts("Yes", "No") == lm.reply_starts("Yes", "No")
+    assert other.encoder.reply_starts("Yes", "No") == lm.encoder.reply_starts("Yes", "No")
     assert other.generate(["x", "a grey hen"], 12, 0.0, 0) == lm.generate(["x", "a grey hen"], 12, 0.0, 0)
-    assert other.ids(["x<|end|>", "x"]) == lm.ids(["x<|end|>", "x"])  # one that a person wrote stays
+    assert other.encoder.ids(["x<|end|>", "x"]) == lm.encoder.ids(["x<|end|>", "x"])  # one that a person wrote stays
 
 
 def test_a_template_that_writes_the_date_says_that_another_day_reads_other_tokens(make_lm: MakeLM) -> None:
     dated = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
     template = dated + "{{ date_string }} {{ messages[-1]['content'] }}:"
-    (note,) = make_lm(chat_template=template).template.notes()
+    (note,) = make_lm(chat_template=template).encoder.template.notes()
     assert "writes today's date" in note
     fixed = make_lm(chat_template=template, chat_template_kwargs={"date_string": "26 Jul 2024"})
-    assert fixed.render("hen") == "26 Jul 2024 hen:"
-    assert not fixed.template.notes()
+    assert fixed.encoder.render("hen") == "26 Jul 2024 hen:"
+    assert not fixed.encoder.template.notes()

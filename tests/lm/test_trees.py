@@ -71,8 +71,8 @@ def test_texts_longer_than_the_window_of_attention_share_no_row_and_the_others_d
     lm = make_lm()
     lm.model.config.sliding_window = 60
     assert lm.longest_in_tree == 60
-    lengths = [len(e.ids) for e in lm.encode(ALIKE)]
-    rows = [row for batch in plan_rows(lm.encode(ALIKE), lm.longest_in_tree) for row in batch]
+    lengths = [len(e.ids) for e in lm.encoder.encode(ALIKE)]
+    rows = [row for batch in plan_rows(lm.encoder.encode(ALIKE), lm.longest_in_tree) for row in batch]
     assert max(lengths) > 60
     assert all(lengths[i] <= 60 for row in rows if len(row) > 1 for i in row)
     assert max(map(len, rows)) > 1

@@ -77,7 +77,7 @@ def test_a_steered_row_is_what_it_is_alone_while_others_leave(make_lm: MakeLM, t
 
 def test_a_prompt_that_many_arms_share_is_read_once_where_the_steering_does_not_touch_it(tiny_lm: FrozenLM) -> None:
     asked = [(PROMPTS[1], arm) for arm in ARMS[:3]]
-    (length,) = {len(tiny_lm.ids([tiny_lm.render(PROMPTS[1])])[0])}
+    (length,) = {len(tiny_lm.encoder.ids([tiny_lm.encoder.render(PROMPTS[1])])[0])}
     read = {
         tokens: widths(tiny_lm, lambda tokens=tokens: written(tiny_lm, asked, Sampling(4, 1.0, 0, tokens)))[:2]
         for tokens in ("all", "generated")

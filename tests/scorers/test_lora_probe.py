@@ -82,7 +82,7 @@ def probe_of(
 
 def logits(lm: FrozenLM) -> torch.Tensor:
     with torch.no_grad():
-        return lm.model(torch.tensor([lm.encode(STORIES)[1].ids])).logits
+        return lm.model(torch.tensor([lm.encoder.encode(STORIES)[1].ids])).logits
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_the_gradient_reaches_every_adapter_and_nothing_else_in_any_architecture
     lm = make_lm(architecture)
     with warnings.catch_warnings(action="error"):
         peft = adapters.adapt(lm, LAYER, 4, 8)
-    encoded = lm.encode(STORIES)
+    encoded = lm.encoder.encode(STORIES)
     ActivationExtractor(lm, [LAYER]).states(encoded, [2, 0]).square().sum().backward()
     learned = {name: p for name, p in peft.named_parameters() if "lora_" in name}
     # The second factor begins at zero, so the first one's gradient is zero, but there.
@@ -159,7 +159,7 @@ def test_in_a_hybrid_every_block_up_to_the_layer_is_adapted_and_learns(
 ) -> None:
     lm = make_lm(architecture)
     peft = adapters.adapt(lm, 2, 4, 8)
-    ActivationExtractor(lm, [2]).states(lm.encode(STORIES), [2, 0]).square().sum().backward()
+    ActivationExtractor(lm, [2]).states(lm.encoder.encode(STORIES), [2, 0]).square().sum().backward()
     assert sorted(adapters.places(lm)) == [0, 1, 2]
     assert all(p.grad is not None and p.grad.any() for name, p in peft.named_parameters() if "lora_B" in name)
     assert {"q_proj", "v_proj"} in map(set, adapters.places(lm).values()) or architecture == "mamba"
@@ -275,7 +275,7 @@ def test_a_score_does_not_depend_on_what_is_scored_beside_it(fitted: LoRAProbe) 
 def test_the_shift_is_what_the_adapters_add_to_the_pooled_state(fitted: LoRAProbe, frozen: FrozenLM) -> None:
     assert isinstance(fitted, HasShift)
     differences = []
-    for encoded in fitted.lm.encode(STORIES):
+    for encoded in fitted.lm.encoder.encode(STORIES):
         ids, inside = torch.tensor([encoded.ids]), torch.tensor(encoded.pooled)
         with torch.no_grad():
             adapted, plain = (

@@ -106,7 +106,7 @@ def test_every_block_is_adapted_and_only_creative_stories_were_learned(writer: R
     assert {name.partition("layers/")[2][0] for name in scorer.adapters} == {"0", "1", "2"}
     learned = {t for text in scorer._encoded for t in [tuple(text.ids)]}
     rows = scorer.data.rows["train"]
-    dull = scorer.lm.encode([row.passage("response") for row in rows if row.truth == 0])
+    dull = scorer.lm.encoder.encode([row.passage("response") for row in rows if row.truth == 0])
     assert not learned & {tuple(text.ids) for text in dull}
 
 

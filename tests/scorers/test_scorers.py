@@ -101,7 +101,7 @@ def test_the_score_is_the_mean_cosine_over_the_tokens_of_the_story(
     fit(scorer, tmp_path, small_sets)
     row = next(row for row in scorer.data.rows["test"] if row.side is None)
     passage = row.passage("response")
-    (encoded,) = scorer.lm.encode([passage])
+    (encoded,) = scorer.lm.encoder.encode([passage])
     states = scorer.lm.model(torch.tensor([encoded.ids]), output_hidden_states=True).hidden_states[1][0]
     cosines = torch.cosine_similarity(states, scorer.direction().at(0), dim=-1)
     expected = cosines[torch.tensor(encoded.pooled)].mean()

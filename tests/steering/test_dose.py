@@ -22,7 +22,7 @@ def unit(lm: FrozenLM, seed: int) -> torch.Tensor:
 def test_log_probabilities_are_the_models_own_one_text_at_a_time(tiny_lm: FrozenLM) -> None:
     found = tiny_lm.logprobs(TEXTS)
     for passage, ours in zip(TEXTS, found, strict=True):
-        (encoded,) = tiny_lm.encode([passage])
+        (encoded,) = tiny_lm.encoder.encode([passage])
         logits = tiny_lm.model(torch.tensor([encoded.ids])).logits[0].log_softmax(-1)
         at = [i - 1 for i, inside in enumerate(encoded.pooled) if inside]
         torch.testing.assert_close(ours, logits[at], atol=1e-5, rtol=1e-4)
@@ -36,7 +36,7 @@ def test_the_divergence_is_that_of_torch_and_nothing_without_steering(tiny_lm: F
 
     steered_by_hand = []
     for passage in TEXTS:
-        (encoded,) = tiny_lm.encode([passage])
+        (encoded,) = tiny_lm.encoder.encode([passage])
         with steered(tiny_lm, [arm], "all"):
             logits = tiny_lm.model(torch.tensor([encoded.ids])).logits[0].log_softmax(-1)
         steered_by_hand.append(logits[[i - 1 for i, inside in enumerate(encoded.pooled) if inside]])

@@ -124,7 +124,7 @@ def test_kl_is_what_the_steered_model_gives_its_own_text_above_the_clean_one(tin
         texts = write(tiny_lm, asked, how)
         found = measure(tiny_lm, asked, unknown(texts), how, Readers(1, DELTA / DELTA.norm()))
         for sample, (prompt, arm), text in zip(found, asked, texts, strict=True):
-            (encoded,) = tiny_lm.encode([Passage(prompt, text)])
+            (encoded,) = tiny_lm.encoder.encode([Passage(prompt, text)])
             ids, inside = torch.tensor([encoded.ids]), torch.tensor([encoded.pooled])
 
             def of_text(logits: torch.Tensor, ids: torch.Tensor = ids, inside: torch.Tensor = inside) -> torch.Tensor:
@@ -183,7 +183,7 @@ def test_steered_text_is_scored_on_a_clean_forward(run: tuple) -> None:
     sample = next(s for s in callback.samples if s.strength == 4 and s.text)
     used = {r.group for r in scorer.data.rows["validation"] if r.prompt in {s.prompt for s in callback.samples}}
     other = callback._other_direction(scorer, used)
-    prefix = scorer.lm.tokenizer(scorer.lm.render(sample.prompt), add_special_tokens=False).input_ids
+    prefix = scorer.lm.tokenizer(scorer.lm.encoder.render(sample.prompt), add_special_tokens=False).input_ids
     ids = torch.tensor([prefix + scorer.lm.tokenizer(sample.text, add_special_tokens=False).input_ids])
     states = scorer.lm.model(ids, output_hidden_states=True).hidden_states[callback.layer + 1][0, len(prefix) :]
     if callback.layer + 1 < scorer.lm.n_layers:  # the last entry is after the final norm

@@ -25,10 +25,10 @@ def token_cosines(lm: "FrozenLM", passage: "Passage", direction: "Direction") ->
     from probe.lm.hooks import record
 
     assert direction.chosen is not None
-    (encoded,) = lm.encode([passage])
-    batch, states = lm.collate([encoded], [0]), dict[int, torch.Tensor]()
+    (encoded,) = lm.encoder.encode([passage])
+    ids, states = torch.tensor([encoded.ids], device=lm.device), dict[int, torch.Tensor]()
     with torch.inference_mode(), record({direction.chosen: lm.blocks[direction.chosen]}, states.__setitem__):
-        lm.decoder(input_ids=batch.input_ids, use_cache=False)
+        lm.decoder(input_ids=ids, use_cache=False)
     h = states[direction.chosen][0][list(encoded.pooled)].float().cpu()
     cosines = torch.nn.functional.normalize(h, dim=-1) @ direction.at(direction.chosen)
     pieces: list[tuple[str, float]] = []
