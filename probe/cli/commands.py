@@ -3,8 +3,10 @@
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import yaml
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from probe.cli.outline import options
 from probe.cli.plugins import DATA
@@ -29,12 +31,12 @@ def run_command(verb: str, argv: Sequence[str]) -> int:
     """Runs a verb that is not Lightning's: the parameters of its `run` are its options."""
     run = importlib.import_module(f"probe.verbs.{MODULES.get(verb, verb)}").run
     parser = OneSentence(prog=f"probe {verb}", description=run.__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("-c", "--config", action="config", help="YAML; sections of `fit` are passed over")
+    config = parser.add_argument("-c", "--config", action=_Sections, help="YAML; sections of `fit` are passed over")
     parser.add_function_arguments(run, as_group=False, skip=set(POSITIONAL))
     for name in POSITIONAL.keys() & run.__annotations__.keys():
         parser.add_argument(name, nargs="*", type=str, help=POSITIONAL[name])
-    known = set(parser.get_defaults().keys()) - {"config"}  # no config brings in another
-    settings = parser.parse_args([_sections_for(word, known) for word in _with_config_split(_whole_flags(argv, run))])
+    config.known = set(parser.get_defaults().keys()) - {"config"}  # no config brings in another
+    settings = parser.parse_args(_whole_flags(argv, run))
     settings.pop("config", None)
     check_settings({name: value for name, value in vars(settings).items() if name not in POSITIONAL}, argv)
     return int(run(**parser.instantiate(settings)))
@@ -52,38 +54,34 @@ def _whole_flags(argv: Sequence[str], run: Callable[..., int]) -> list[str]:
     ]
 
 
-def _with_config_split(argv: Sequence[str]) -> list[str]:
-    """`--config=FILE` as two words; the file is marked by the character that no path holds."""
-    words: list[str] = []
-    for word in argv:
-        name, equals, value = word.partition("=")
-        if words and words[-1] in ("--config", "-c"):
-            words.append(f"\0{word}")
-        else:
-            words += [name, f"\0{value}"] if equals and name in ("--config", "-c") else [word]
-    return words
+class _Sections(ActionConfigFile):
+    """Takes of a config file what this verb knows."""
+
+    known: set[str]
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Applies those sections."""
+        self.apply_config(parser, cfg, self.dest, _sections_for(values, self.known))
 
 
-def _sections_for(word: str, known: set[str]) -> str:
-    """Of a config file, what this verb knows, as inline YAML; other words as they are."""
-    if not word.startswith("\0"):
-        return word
-    config = dict(read_config(word[1:]))
+def _sections_for(file: str, known: set[str]) -> str:
+    """Of a config file, what this verb knows, as inline YAML."""
+    config = dict(read_config(file))
     unknown = sorted(set(config) - {name.split(".")[0] for name in known} - SHARED)
     if unknown:
         raise ProbeError(
-            f"--config {word[1:]}: found the section `{unknown[0]}`, which this verb does not know; remove it."
+            f"--config {file}: found the section `{unknown[0]}`, which this verb does not know; remove it."
         )
     for name in ("data", "steering"):
         section = config.get(name, {})
         if not isinstance(section, dict):
             raise ProbeError(
-                f"--config {word[1:]}: expected `{name}` to be a section, found {section!r}; put its settings under it."
+                f"--config {file}: expected `{name}` to be a section, found {section!r}; put its settings under it."
             )
         section = section.get("init_args", section)
         ours = {k: v for k, v in section.items() if f"{name}.{k}" in known}
         if len(ours) < len(section):
-            _refuse_unknown(word[1:], name, set(section) - set(ours))
+            _refuse_unknown(file, name, set(section) - set(ours))
         config[name] = ours
     kept = {k: v for k, v in config.items() if any(f"{name}.".startswith(f"{k}.") for name in known)}
     return yaml.safe_dump(kept, sort_keys=False)
