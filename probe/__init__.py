@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # what a type checker and an editor see; at run time `__getat
     from probe.scorers import PCA as PCA
     from probe.scorers import BagOfWords as BagOfWords
     from probe.scorers import FrozenScorer as FrozenScorer
+    from probe.scorers import JoinedRidge as JoinedRidge
     from probe.scorers import Length as Length
     from probe.scorers import LinearProbe as LinearProbe
     from probe.scorers import LoRAProbe as LoRAProbe
@@ -62,6 +63,7 @@ _ROOM_OF = {
     "Exhibit": "steering.witness",
     "FrozenLM": "lm.frozen",
     "FrozenScorer": "scorers",
+    "JoinedRidge": "scorers",
     "LDA": "scorers",
     "LMSpec": "lm.spec",
     "Length": "scorers",

@@ -13,8 +13,8 @@ from probe.errors import ProbeError
 from probe.options.named import PLUGINS
 
 SCORERS = (
-    "BagOfWords", "LDA", "Length", "LinearProbe", "LoRAProbe", "LoRAWriter", "MeanDifference", "PCA", "Perplexity",
-    "RandomDirections", "RidgeProbe", "SelfJudgement", "SurfaceFeatures", "TypeTokenRatio",
+    "BagOfWords", "JoinedRidge", "LDA", "Length", "LinearProbe", "LoRAProbe", "LoRAWriter", "MeanDifference", "PCA",
+    "Perplexity", "RandomDirections", "RidgeProbe", "SelfJudgement", "SurfaceFeatures", "TypeTokenRatio",
 )  # fmt: skip
 DATA = {"ContrastData": "probe.data.splits", "RatedData": "probe.data.rated"}
 """What a config may name as `data` -> its room."""

@@ -4,6 +4,7 @@ from probe.scorers.abilities import Compares, HasDirection, HasShift
 from probe.scorers.bag_of_words import BagOfWords
 from probe.scorers.base import Scorer
 from probe.scorers.frozen import FrozenScorer
+from probe.scorers.joined_ridge import JoinedRidge
 from probe.scorers.lda import LDA
 from probe.scorers.length import Length
 from probe.scorers.linear_probe import LinearProbe
@@ -27,6 +28,7 @@ __all__ = [
     "FrozenScorer",
     "HasDirection",
     "HasShift",
+    "JoinedRidge",
     "Length",
     "LinearProbe",
     "LoRAProbe",

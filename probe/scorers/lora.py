@@ -184,6 +184,7 @@ class LoRAScorer(Scorer):
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
             "gradient_clip_val": trainer.gradient_clip_val,
             "precision": trainer.strategy.precision_plugin.precision,
+            **({"processes": trainer.world_size} if trainer.world_size > 1 else {}),  # as many batches make one step
         }
 
     def save_pretrained(self, folder: Path) -> Path:

@@ -19,9 +19,13 @@ def ridge(z: Tensor, truth: Tensor, penalties: Tensor = PENALTIES) -> tuple[Tens
     z, truth = z.double(), truth.double()
     centre, mean = z.mean(0), truth.mean()
     z, truth = z - centre, truth - mean
-    variance, axes = torch.linalg.eigh(z.T @ z)
-    along = z @ axes  # [N, D]
-    inverse = 1 / (variance.clamp_min(0)[:, None] + penalties)  # [D, penalties]
+    if len(z) > z.shape[1]:
+        variance, axes = torch.linalg.eigh(z.T @ z)
+    else:  # no more axes than texts
+        _, root, axes = torch.linalg.svd(z, full_matrices=False)
+        variance, axes = root.square(), axes.T
+    along = z @ axes
+    inverse = 1 / (variance.clamp_min(0)[:, None] + penalties)  # [axes, penalties]
     on_axes = inverse * (along.T @ truth)[:, None]
     own_share = along.square() @ inverse + 1 / len(z)
     left_out = (truth[:, None] - along @ on_axes) / (1 - own_share)

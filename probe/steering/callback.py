@@ -169,12 +169,14 @@ class SteeringCallback(L.Callback):
         return key_of(scorer.lm, [direction.vectors, direction.residual_gap, direction.residual_norm, other], settings)
 
     def _show(self, scorer: DirectionalScorer, prompts: Sequence[str], other: Tensor) -> Shown:
-        of_arm = self._written(scorer, self._arms(scorer, prompts), prompts, other)
+        arms = self._arms(scorer, prompts)
+        of_arm = self._written(scorer, arms, prompts, other)
         plain, at_random = of_arm.pop("plain"), [of_arm.pop(name) for name in [*of_arm] if name.startswith("random ")]
         looks = list[Look]()
         if of_arm and self.unit == "dose" and self.how.layer is None:
-            looks = self._recommend(scorer, plain, {int(name.removeprefix("layer ")): of_arm[name] for name in of_arm})
-            of_arm = {"best": of_arm[f"layer {looks[0].layer}"]}
+            at_layer = {layer: of_arm[arm.name] for arm in arms if arm.name in of_arm for layer in arm.vectors}
+            looks = self._recommend(scorer, plain, at_layer)
+            of_arm = {"best": at_layer[looks[0].layer]}
         samples = plain + [text for texts in of_arm.values() for text in texts]
         return Shown(samples, at_random, looks, dict(scorer.steering_found))
 

@@ -211,6 +211,14 @@ def test_the_default_layer_is_the_mean_differences(
     assert scorer.chosen_layer == closed_form.chosen_layer == layer
 
 
+def test_in_several_processes_a_step_is_another_one_and_a_checkpoint_says_so(
+    fitted: LoRAProbe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = fitted.identity()
+    monkeypatch.setattr(L.Trainer, "world_size", property(lambda _: 2))
+    assert fitted.identity() == alone | {"processes": 2}
+
+
 # -- the LM it borrows ------------------------------------------------------------------------------------------
 
 

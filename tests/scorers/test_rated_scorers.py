@@ -26,6 +26,7 @@ from probe.scorers import (
     LDA,
     PCA,
     BagOfWords,
+    JoinedRidge,
     Length,
     LinearProbe,
     LoRAProbe,
@@ -89,6 +90,29 @@ def test_a_ridge_probe_is_scikit_learns_at_every_layer(spec: LMSpec, rated_file:
         scaler = StandardScaler().fit(train)
         expected = RidgeCV(PENALTIES).fit(scaler.transform(train), truth).predict(scaler.transform(validation))
         np.testing.assert_allclose(scorer.scored["validation"][:, i], expected, atol=1e-4)
+
+
+def test_a_joined_ridge_is_scikit_learns_on_all_that_is_joined(spec: LMSpec, rated_file: str, tmp_path: Path) -> None:
+    scorer = JoinedRidge(spec, layers=[0, 2], poolings=("mean", "last", "unit_mean"), cache_dir=None)
+    fit(scorer, tmp_path, rated_file)
+    truth = [row.truth for row in scorer.data.rows["train"]]
+    train, validation = (
+        np.concatenate([to_numpy(read.at(k, p)) for p in scorer.poolings for k in (0, 2)], 1)
+        for read in (scorer.features[s] for s in ("train", "validation"))
+    )
+    scaler = StandardScaler().fit(train)
+    expected = RidgeCV(to_numpy(PENALTIES)).fit(scaler.transform(train), truth).predict(scaler.transform(validation))
+    assert scorer.columns == ("score",)
+    np.testing.assert_allclose(scorer.scored["validation"][:, 0], expected, atol=1e-4)
+
+
+def test_by_default_three_blocks_in_and_above_the_middle_are_joined(
+    spec: LMSpec, rated_file: str, tmp_path: Path
+) -> None:
+    scorer = fit(JoinedRidge(spec, cache_dir=None), tmp_path, rated_file)
+    n = scorer.lm.n_layers
+    assert scorer.joined == sorted({int(0.4 * n), int(0.6 * n), int(0.75 * n)})
+    assert len(scorer.weight) == 2 * len(scorer.joined) * scorer.lm.hidden_size
 
 
 @pytest.mark.parametrize("shape", [(300, 12), (40, 60)])
@@ -159,11 +183,12 @@ def test_adapters_learn_ratings_by_the_squared_error(spec: LMSpec, rated_file: s
     assert float(scorer.training_step(batch, 0)) == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("method", ["RidgeProbe", "JoinedRidge"])
 def test_a_run_on_ratings_is_told_restored_and_scores_as_it_did(
-    tiny_lm_folder: Path, rated_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    method: str, tiny_lm_folder: Path, rated_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["fit", "--lm.model", str(tiny_lm_folder), "--lm.device", "cpu", "--model", "RidgeProbe"]
+    words = ["fit", "--lm.model", str(tiny_lm_folder), "--lm.device", "cpu", "--model", method]
     words += ["--data", "RatedData", "--data.texts", rated_file, "--steering.n_prompts", "1"]
     words += ["--steering.max_new_tokens", "4"]
     assert main(words) == 0

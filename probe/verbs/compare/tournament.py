@@ -230,7 +230,7 @@ class Tournament:
             asdict(contestant),
             code_of(type(scorer)),
             library_versions() | {name: version(name) for name in ("scikit-learn", "numpy")},
-            [self.lm.fingerprint, self.lm.encoder.reading, asdict(self.lm.spec)],
+            [self.lm.fingerprint, self.lm.device.type, self.lm.encoder.reading, asdict(self.lm.spec)],
             [span, str(part), self.seed, data.concept],
             {split: [identity(row) for row in rows] for split, rows in data.rows.items()},
             tested,
