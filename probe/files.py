@@ -93,7 +93,7 @@ def new_version(folder: Path) -> Path:
 def shipped(name: str | Path) -> Path:
     """A file or folder as it is named, where it is there; else the one of that name that comes with this project."""
     path = Path(name).expanduser()
-    return next((found for found in (path, SHIPPED / path) if found.exists()), path)
+    return next((place for place in (path, SHIPPED / path) if place.exists()), path)
 
 
 def from_json(text: str | bytes) -> Any:

@@ -29,8 +29,8 @@ def discard_if_empty(folder: Path) -> None:
 
 def newest_first(folder: Path, *names: str) -> list[Path]:
     """The files of some names under a folder of runs, the one that was written last at the head."""
-    found = {path: path.stat().st_mtime for name in names for path in folder.rglob(name)}
-    return sorted(found, key=lambda path: (found[path], str(path)), reverse=True)
+    changed = {path: path.stat().st_mtime for name in names for path in folder.rglob(name)}
+    return sorted(changed, key=lambda path: (changed[path], str(path)), reverse=True)
 
 
 def find_run(name: str | Path, *holding: str) -> Path:

@@ -24,14 +24,14 @@ def hashes(files: Iterable[Path]) -> list[str]:
 
 def closure(files: Iterable[Path]) -> set[Path]:
     """The files, every file of this package that they import, and those in turn: so no list of files can be out of date."""
-    found: set[Path] = set()
+    imported: set[Path] = set()
     waiting = list(files)
     while waiting:
         file = waiting.pop()
-        if file not in found:
-            found.add(file)
+        if file not in imported:
+            imported.add(file)
             waiting += _imported(file)
-    return found
+    return imported
 
 
 def _imported(file: Path) -> Iterator[Path]:

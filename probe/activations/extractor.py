@@ -85,8 +85,8 @@ class ActivationExtractor:
         encoded, keys = self._encode(passages)
         by_key = dict(zip(keys, encoded, strict=True))
         row_of = {key: row for row, key in reversed(list(enumerate(keys)))}
-        found = self._known(keys)
-        missing = self._missing(by_key, found)
+        of_key = self._known(keys)
+        missing = self._missing(by_key, of_key)
         shard: dict[str, Tensor] = {}
         waiting = 0
         n_tokens = sum(len(by_key[key].ids) for batch in missing for row in batch for key in row)
@@ -105,28 +105,28 @@ class ActivationExtractor:
                     # In a tree 0 x nan spreads to the texts beside: each alone shows whose it is.
                     entries = read([[key] for key in of_batch]).cpu()
                 self._refuse_infinite(numbers, entries)
-                shard |= {key: entry for key, entry in zip(of_batch, entries, strict=True) if key not in found}
+                shard |= {key: entry for key, entry in zip(of_batch, entries, strict=True) if key not in of_key}
                 waiting += sum(len(by_key[key].ids) for key in of_batch)
                 if self.store and (waiting >= SHARD_TOKENS or rows is missing[-1]):
                     self.store.save(shard)
-                    found |= self._known(list(shard))  # mapped from its file
+                    of_key |= self._known(list(shard))  # mapped from its file
                     shard, waiting = {}, 0
                 advance(sum(len(by_key[key].ids) for key in of_batch))
-        found |= shard
+        of_key |= shard
         n_tokens_pooled = torch.tensor([sum(e.pooled) for e in encoded], dtype=torch.long)
-        return Activations([found[key] for key in keys], n_tokens_pooled, self.layers, self.lm.hidden_size)
+        return Activations([of_key[key] for key in keys], n_tokens_pooled, self.layers, self.lm.hidden_size)
 
     def _known(self, keys: Sequence[str]) -> dict[str, Tensor]:
         return self.store.load(keys, (len(self.layers), self.lm.hidden_size)) if self.store else {}
 
-    def _missing(self, by_key: Mapping[str, Encoded], found: Mapping[str, Tensor]) -> list[list[list[str]]]:
+    def _missing(self, by_key: Mapping[str, Encoded], of_key: Mapping[str, Tensor]) -> list[list[list[str]]]:
         """The batches of rows of texts, as keys, in which something is not known yet."""
-        if all(key in found for key in by_key):
+        if all(key in of_key for key in by_key):
             return []  # and the model is not asked what it can read
         keys = list(by_key)
         plan = plan_rows(list(by_key.values()), self.lm.longest_in_tree, self.lm.batch_tokens)
         batches = [[[keys[i] for i in row] for row in batch] for batch in plan]
-        return [batch for batch in batches if any(key not in found for row in batch for key in row)]
+        return [batch for batch in batches if any(key not in of_key for row in batch for key in row)]
 
     def _collate(self, rows: Sequence[Sequence[Encoded]], example: Sequence[int]) -> TreeBatch:
         return collate(rows, example, self.lm.encoder.pad_id, self.lm.model.dtype, self.lm.device)
@@ -139,8 +139,8 @@ class ActivationExtractor:
         known = self._encoded | fresh
         if self.store:
             self._encoded = known
-        found = [known[passage] for passage in passages]
-        return [e for e, _ in found], [key for _, key in found]
+        of_passage = [known[passage] for passage in passages]
+        return [e for e, _ in of_passage], [key for _, key in of_passage]
 
     def states(self, encoded: Sequence[Encoded], rows: Sequence[int]) -> Tensor:
         """Reads some rows of encoded texts `[B, 3, L, D]` on the LM's device; with gradient where it is on, never remembered."""

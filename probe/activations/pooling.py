@@ -34,13 +34,13 @@ class Activations:
 
     def pooled(self, pooling: Pooling) -> Tensor:
         """One pooling `[N, L, D]` by name."""
-        found = [entry[POOLINGS.index(pooling)] for entry in self.entries]
-        return torch.stack(found) if found else torch.empty(0, len(self.layers), self.width)
+        states = [entry[POOLINGS.index(pooling)] for entry in self.entries]
+        return torch.stack(states) if states else torch.empty(0, len(self.layers), self.width)
 
     def at(self, layer: int, pooling: Pooling) -> Tensor:
         """One pooling `[N, D]` at one block."""
-        where = POOLINGS.index(pooling), self.layers.index(layer)
-        return torch.stack([entry[where] for entry in self.entries]) if self.entries else torch.empty(0, self.width)
+        place = POOLINGS.index(pooling), self.layers.index(layer)
+        return torch.stack([entry[place] for entry in self.entries]) if self.entries else torch.empty(0, self.width)
 
     def by_layer(self, pooling: Pooling) -> Iterator[Tensor]:
         """One pooling `[N, D]` at one block after the other."""

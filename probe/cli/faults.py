@@ -24,8 +24,8 @@ def probe_error(error: BaseException) -> ProbeError | None:
             return link
     for link in chain:
         if isinstance(link, OSError) and (link.errno in DISK or (link.filename and link is error)):
-            where = link.filename or "a file of this run"
-            return ProbeError(f"{where}: {link.strerror}; free it, or name another file or folder.")
+            file = link.filename or "a file of this run"
+            return ProbeError(f"{file}: {link.strerror}; free it, or name another file or folder.")
     for link in chain:
         reason = " ".join(str(link).split())
         frames = [frame for frame, _ in traceback.walk_tb(link.__traceback__)]

@@ -112,9 +112,11 @@ def make_cli(argv: Sequence[str], resume: bool = False) -> "LightningCLI":
                 return dict(self.model.identity())
 
             logger = self.trainer.logger
-            found = newest_checkpoint(Path((logger and logger.save_dir) or self.trainer.default_root_dir), identity)
-            rank_zero_info(f"Going on from {found}.")
-            return str(found)
+            checkpoint = newest_checkpoint(
+                Path((logger and logger.save_dir) or self.trainer.default_root_dir), identity
+            )
+            rank_zero_info(f"Going on from {checkpoint}.")
+            return str(checkpoint)
 
         def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
             kwargs = super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}

@@ -41,8 +41,8 @@ def options(section: str, made: str = "") -> dict[str, Option]:
         name = made
     if section == "data" and made in DATA:
         module, name = DATA[made], made
-    found = _arguments(module, name)
-    return {k: v for k, v in found.items() if section != "model" or k not in LINKED}
+    arguments = _arguments(module, name)
+    return {k: v for k, v in arguments.items() if section != "model" or k not in LINKED}
 
 
 @cache
@@ -61,7 +61,7 @@ def _arguments(module: str, name: str) -> dict[str, Option]:
     elif made.decorator_list:  # a dataclass, whose arguments are its fields
         fields = [node for node in made.body if isinstance(node, ast.AnnAssign)]
         given |= {ast.unparse(field.target): (field.annotation, field.value) for field in fields}
-    says = {found.arg_name: found.description or "" for found in docstring_parser.parse(doc).params}
+    says = {said.arg_name: said.description or "" for said in docstring_parser.parse(doc).params}
     ours = {
         k: Option(_type(module, kind), _literal(default), " ".join(says.get(k, "").split()))
         for k, (kind, default) in given.items()
@@ -87,9 +87,9 @@ def _given_the_rest(init: ast.FunctionDef | None) -> list[ast.expr]:
 @cache
 def _tree(module: str) -> ast.Module:
     top, *rest = module.split(".")
-    found = find_spec(top)
-    assert found is not None and found.submodule_search_locations
-    path = Path(found.submodule_search_locations[0], *rest)
+    spec = find_spec(top)
+    assert spec is not None and spec.submodule_search_locations
+    path = Path(spec.submodule_search_locations[0], *rest)
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return ast.parse(file.read_text(encoding="utf-8"))
 

@@ -87,13 +87,13 @@ def _section(name: str, value: str) -> Mapping[str, Any] | None:
 
 def _options(argv: Sequence[str]) -> list[tuple[str, str]]:
     """`--name value`, `--name=value` and `-c value` as (--name, value)."""
-    found = []
+    given = []
     for i, word in enumerate(argv):
         name, equals, value = word.partition("=")
         if word.startswith("--") or name == "-c":
             after = argv[i + 1] if i + 1 < len(argv) else ""
-            found.append((name, value if equals else "" if after.startswith("--") else after))
-    return found
+            given.append((name, value if equals else "" if after.startswith("--") else after))
+    return given
 
 
 def find_configs(argv: Sequence[str]) -> list[str]:
@@ -109,8 +109,8 @@ def find_configs(argv: Sequence[str]) -> list[str]:
 
 
 def _config_file(name: str) -> str:
-    found = shipped(name) if shipped(name).is_file() else shipped(f"configs/{name}.yaml")
-    return str(found) if found.is_file() else name
+    file = shipped(name) if shipped(name).is_file() else shipped(f"configs/{name}.yaml")
+    return str(file) if file.is_file() else name
 
 
 def read_config(path: str) -> Mapping[str, Any]:

@@ -132,11 +132,11 @@ def _duplicates(
             ("across", above & apart, "error", "of different groups: they can fall on both sides of a split"),
             ("within", above & ~apart, "warning", "of one group: they count as one text, not as several"),
         ):
-            found = [f"{share[k]:.2f}: {texts[first[k]]} / {texts[second[k]]}" for k in np.flatnonzero(chosen)]
+            examples = [f"{share[k]:.2f}: {texts[first[k]]} / {texts[second[k]]}" for k in np.flatnonzero(chosen)]
             what = (concept, less(concept))[column]
             message = f"pairs of near-duplicate {what} texts (word overlap >= {at_least}) {where}"
-            judged: Severity = severity if found else "ok"  # type: ignore[assignment]
-            yield Finding(f"duplicates_{name}_groups_{side}", judged, len(found), message, _few(found))
+            judged: Severity = severity if examples else "ok"  # type: ignore[assignment]
+            yield Finding(f"duplicates_{name}_groups_{side}", judged, len(examples), message, _few(examples))
 
 
 def _overlaps(
@@ -234,9 +234,9 @@ def _split_leakage(pairs: Sequence[TextPair], held_out: Mapping[str, Sequence[Ra
     for name, stories in held_out.items():
         texts = [story.text for story in stories]
         _, theirs, _ = _overlaps(own, texts, SAME)
-        found = [texts[i] for i in sorted(set(theirs.tolist()))]
+        leaked = [texts[i] for i in sorted(set(theirs.tolist()))]
         message = f"texts of {name} that stand among the pairs, nearly word for word"
-        yield Finding(f"leak_{name}", "error" if found else "ok", len(found), message, _few(found))
+        yield Finding(f"leak_{name}", "error" if leaked else "ok", len(leaked), message, _few(leaked))
     shared = (
         sorted(set.intersection(*({s.group for s in stories} for stories in held_out.values())))
         if len(held_out) > 1

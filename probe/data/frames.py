@@ -10,8 +10,8 @@ TEMPLATE = 0.5
 
 def templated(sides: Sequence[tuple[Words, Words]]) -> float:
     """Share of pairs whose sides differ in the same words as those of another pair."""
-    found = [(frozenset(a) - frozenset(b), frozenset(b) - frozenset(a)) for a, b in sides]
-    counts = Counter(differ for differ in found if any(differ))
+    replaced = [(frozenset(a) - frozenset(b), frozenset(b) - frozenset(a)) for a, b in sides]
+    counts = Counter(differ for differ in replaced if any(differ))
     return sum(n for n in counts.values() if n > 1) / len(sides)
 
 

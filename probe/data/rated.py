@@ -71,21 +71,21 @@ def split_texts(texts: Sequence[RatedText], fractions: tuple[float, float], seed
     else:
         split_of = _split_groups(sorted({text.group for text in texts}), fractions, seed)
         of_text = [split_of[text.group] for text in texts]
-    found = {split: [t for t, s in zip(texts, of_text, strict=True) if s == split] for split in SPLITS}
-    for split, members in found.items():
+    parts = {split: [t for t, s in zip(texts, of_text, strict=True) if s == split] for split in SPLITS}
+    for split, members in parts.items():
         if len({text.rating for text in members}) < 2:
             raise ProbeError(
                 f"expected texts with different ratings in every split, found {len(members)} texts of one rating for {split}; "
                 "add texts, groups or ratings."
             )
-    groups = {split: {text.group for text in members} for split, members in found.items()}
+    groups = {split: {text.group for text in members} for split, members in parts.items()}
     if shared := groups["test"] & (groups["train"] | groups["validation"]):
         warnings.warn(
             f"by their own `split`, {len(shared)} of {len(groups['test'])} test groups are also learned from or chosen on, so "
             "the test says nothing about groups that are new; take the column out to hold whole groups out.",
             stacklevel=2,
         )
-    return found
+    return parts
 
 
 def _split_groups(groups: list[str], fractions: tuple[float, float], seed: int) -> dict[str, Split]:

@@ -13,12 +13,12 @@ def json_records(path: Path) -> Iterator[tuple[Any, str]]:
     """The values of a file of JSON lines, each with file and line."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            where = f"{path}:{number}"
+            place = f"{path}:{number}"
             try:
-                yield from_json(line), where
+                yield from_json(line), place
             except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-                found = line.rstrip(b"\r\n")[:60]
-                raise ProbeError(f"{where}: expected one JSON object a line, found {found!r} ({error}).") from error
+                beginning = line.rstrip(b"\r\n")[:60]
+                raise ProbeError(f"{place}: expected one JSON object a line, found {beginning!r} ({error}).") from error
 
 
 def csv_records(path: Path) -> Iterator[tuple[dict[str, str], str]]:
@@ -28,11 +28,11 @@ def csv_records(path: Path) -> Iterator[tuple[dict[str, str], str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             for record in reader:
-                where = f"{path}:{reader.line_num}"
+                place = f"{path}:{reader.line_num}"
                 if None in record:
                     raise ProbeError(
-                        f"{where}: more cells than columns in the header; put quotes around text with commas."
+                        f"{place}: more cells than columns in the header; put quotes around text with commas."
                     )
-                yield {name: value or "" for name, value in record.items()}, where
+                yield {name: value or "" for name, value in record.items()}, place
     except (UnicodeDecodeError, csv.Error) as error:
         raise ProbeError(f"{path}: expected CSV in UTF-8 with a header, but {error}; save it again as such.") from error

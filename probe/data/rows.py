@@ -99,7 +99,7 @@ def read_rows(path: str | Path, kind: type[RowT]) -> list[RowT]:
         ProbeError: naming file and line, for anything that is not a complete, non-empty row.
     """
     rewritten: list[str] = []
-    rows = [_row(record, kind, where, rewritten) for record, where in records_of(Path(path))]
+    rows = [_row(record, kind, place, rewritten) for record, place in records_of(Path(path))]
     if rewritten:
         _say_once(
             f"{path}: spaces and Unicode form are no part of a name: {len(rewritten)} names of groups or raters were "
@@ -116,10 +116,10 @@ def records_of(path: Path) -> Iterator[tuple[Any, str]]:
     Raises:
         ProbeError: where there is no such file.
     """
-    found = shipped(path)
-    if not found.is_file():
+    file = shipped(path)
+    if not file.is_file():
         raise ProbeError(f"{path}: no such file, here or in {SHIPPED}; check the `data` section of the config.")
-    return FORMATS.get(path.suffix.lower(), json_records)(found)
+    return FORMATS.get(path.suffix.lower(), json_records)(file)
 
 
 def read_crossed(path: str | Path) -> list[CrossedText]:
@@ -162,11 +162,11 @@ def _say_once(message: str) -> None:
 
 
 def _csv_records(path: Path) -> Iterator[tuple[Any, str]]:
-    for record, where in csv_records(path):
+    for record, place in csv_records(path):
         filled = {name: value for name, value in record.items() if value}
         raters = {name[6:]: _cell(value) for name, value in filled.items() if name.startswith("rater_")}
         rating = {name: _cell(filled[name]) for name in ("rating", "intended_level") if name in filled}
-        yield filled | rating | ({"raters": raters} if raters else {}), where
+        yield filled | rating | ({"raters": raters} if raters else {}), place
 
 
 FORMATS: dict[str, Callable[[Path], Iterator[tuple[Any, str]]]] = {".csv": _csv_records}
@@ -180,49 +180,49 @@ def _cell(value: str) -> float | str:
         return value
 
 
-def _row(record: Any, kind: type[RowT], where: str, rewritten: list[str]) -> RowT:
+def _row(record: Any, kind: type[RowT], place: str, rewritten: list[str]) -> RowT:
     """Builds a row; names that were normalised are added to `rewritten` as they stood."""
     if not isinstance(record, dict):
-        raise ProbeError(f"{where}: expected a JSON object with {_expected(kind)}, found {type(record).__name__}.")
+        raise ProbeError(f"{place}: expected a JSON object with {_expected(kind)}, found {type(record).__name__}.")
     values: dict[str, Any] = {}
     for field in fields(kind):
         value = record.get(field.name, record.get(OTHER_NAMES.get(field.name, "")))
         if value is None:
             if field.default is MISSING:
-                raise ProbeError(f"{where}: the field `{field.name}` is missing; every row needs {_expected(kind)}.")
+                raise ProbeError(f"{place}: the field `{field.name}` is missing; every row needs {_expected(kind)}.")
             continue
-        values[field.name] = _value(value, field.name, field.type, where)
+        values[field.name] = _value(value, field.name, field.type, place)
         if field.name in ("group", "raters"):
-            values[field.name], as_written = _named(values[field.name], where)
+            values[field.name], as_written = _named(values[field.name], place)
             rewritten += as_written
     return kind(**values)
 
 
-def _named(value: str | dict[str, float], where: str) -> tuple[str | dict[str, float], list[str]]:
+def _named(value: str | dict[str, float], place: str) -> tuple[str | dict[str, float], list[str]]:
     """A group, or ratings by rater, under normal names; and the names that were not normal."""
     if isinstance(value, str):
-        return _text(normal(value), "group", where), [value] * (value != normal(value))
+        return _text(normal(value), "group", place), [value] * (value != normal(value))
     for name in value:
-        readable(name, f"{where}: the name of a rater")
+        readable(name, f"{place}: the name of a rater")
     renamed = {normal(name): rating for name, rating in value.items()}
     if len(renamed) < len(value):
         raise ProbeError(
-            f"{where}: expected one rating of each rater, found a rater twice in {list(value)}; correct it."
+            f"{place}: expected one rating of each rater, found a rater twice in {list(value)}; correct it."
         )
     return renamed, [name for name in value if name != normal(name)]
 
 
-def _value(value: Any, name: str, type_: Any, where: str) -> Any:
+def _value(value: Any, name: str, type_: Any, place: str) -> Any:
     if type_ is float:
-        return _number(value, name, where)
+        return _number(value, name, place)
     if name == "raters":
         if not isinstance(value, dict) or not value:
-            raise ProbeError(f"{where}: expected `raters` to be rater: number, found {value!r}; name each rater.")
-        return {rater: _number(rating, f"raters.{rater}", where) for rater, rating in value.items()}
+            raise ProbeError(f"{place}: expected `raters` to be rater: number, found {value!r}; name each rater.")
+        return {rater: _number(rating, f"raters.{rater}", place) for rater, rating in value.items()}
     if (names := _choices(type_)) and value not in names:
         known = f"{', '.join(names[:-1])} or {names[-1]}"
-        raise ProbeError(f"{where}: expected `{name}` to be {known}, found {value!r}; correct it.")
-    return _text(value, name, where)
+        raise ProbeError(f"{place}: expected `{name}` to be {known}, found {value!r}; correct it.")
+    return _text(value, name, place)
 
 
 def _choices(type_: Any) -> tuple[str, ...]:
@@ -231,23 +231,23 @@ def _choices(type_: Any) -> tuple[str, ...]:
     return get_args(kinds[0]) if kinds else ()
 
 
-def _text(value: Any, name: str, where: str) -> str:
+def _text(value: Any, name: str, place: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and name == "group":
         return str(value)
     if not isinstance(value, str) or not value.strip():
         raise ProbeError(
-            f"{where}: expected `{name}` to be a non-empty text, found {value!r}; fill it in or drop the row."
+            f"{place}: expected `{name}` to be a non-empty text, found {value!r}; fill it in or drop the row."
         )
-    return readable(value, f"{where}: `{name}`")
+    return readable(value, f"{place}: `{name}`")
 
 
-def _number(value: Any, name: str, where: str) -> float:
+def _number(value: Any, name: str, place: str) -> float:
     try:
         number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise ProbeError(f"{where}: expected `{name}` to be a finite number, found {str(value)[:60]!r}.")
+        raise ProbeError(f"{place}: expected `{name}` to be a finite number, found {str(value)[:60]!r}.")
     return number
 
 

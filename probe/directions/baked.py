@@ -80,8 +80,8 @@ def _blocks(model: PreTrainedModel, lm: FrozenLM) -> list[nn.Module]:
 
 
 def _last_linear(block: nn.Module) -> nn.Module | None:
-    found = [module for name, module in block.named_modules() if LAST.search(name) and "attn" not in name]
-    return found[-1] if found else None
+    linears = [module for name, module in block.named_modules() if LAST.search(name) and "attn" not in name]
+    return linears[-1] if linears else None
 
 
 def _difference(lm: FrozenLM, vectors: Mapping[int, Tensor], folder: Path) -> float:

@@ -38,9 +38,9 @@ def check_card(card: Any) -> None:
         raise ValueError(f"`lm_chat_template_kwargs` has to hold texts, numbers and nulls by name, found {told!r}")
     _check_dose(made.get("dose", {"of_layer": {}}), layers)
     recommended = made.get("recommended") or {}
-    where = recommended.get("layer", layers)
-    if not _blocks(where if isinstance(where, list) else [where], layers):
-        raise ValueError(f"the recommended layer has to be one of its layers, found {where!r}")
+    steered = recommended.get("layer", layers)
+    if not _blocks(steered if isinstance(steered, list) else [steered], layers):
+        raise ValueError(f"the recommended layer has to be one of its layers, found {steered!r}")
     if isinstance(recommended.get("strength"), bool) or not math.isfinite(recommended.get("strength", 0.0)):
         raise ValueError(f"the recommended strength has to be a finite number, found {recommended['strength']!r}")
     doses = made.get("dose", {}).get("of_layer", {}).values()
@@ -60,8 +60,8 @@ def _check_dose(dose: Any, layers: Sequence[int]) -> None:
             )
 
 
-def _blocks(found: Any, layers: Sequence[int]) -> bool:
-    return isinstance(found, list) and all(type(k) is int and k >= 0 and k in layers for k in found)
+def _blocks(said: Any, layers: Sequence[int]) -> bool:
+    return isinstance(said, list) and all(type(k) is int and k >= 0 and k in layers for k in said)
 
 
 def _check_words(section: Mapping[str, Any], one_of: Mapping[str, Sequence[str]]) -> None:

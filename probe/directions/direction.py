@@ -85,10 +85,10 @@ class Direction:
     @property
     def recommended(self) -> "Recommended":
         """How to steer with it: what was found best, else one dose; whoever steers measures it where it is not known yet."""
-        found = self.provenance.get("recommended") or {}
-        layers = as_layers(found.get("layer", self.chosen if self.chosen is not None else ()))
-        how = (found.get("strength", 1.0), found.get("strength_unit", "dose"), found.get("tokens", "all"))
-        return Recommended(layers, *how, found.get("operator", "plus"))
+        said = self.provenance.get("recommended") or {}
+        layers = as_layers(said.get("layer", self.chosen if self.chosen is not None else ()))
+        how = (said.get("strength", 1.0), said.get("strength_unit", "dose"), said.get("tokens", "all"))
+        return Recommended(layers, *how, said.get("operator", "plus"))
 
     def save(self, folder: Path) -> Path:
         """Writes `direction.safetensors` and `direction.json` into a folder."""

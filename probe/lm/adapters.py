@@ -67,11 +67,11 @@ def _targets(lm: FrozenLM, k: int) -> list[str]:
 
 def places(lm: FrozenLM) -> dict[int, list[str]]:
     """Block -> names of the layers in it that hold an adapter."""
-    found: dict[int, list[str]] = {}
+    adapted: dict[int, list[str]] = {}
     for k, block in enumerate(lm.blocks):
         if names := {name.rpartition(".")[2] for name, module in block.named_modules() if hasattr(module, "lora_A")}:
-            found[k] = sorted(names)
-    return found
+            adapted[k] = sorted(names)
+    return adapted
 
 
 def attach(lm: FrozenLM, folder: Path, data_fingerprint: str) -> "PeftModel":

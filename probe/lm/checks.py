@@ -153,14 +153,14 @@ def examine(lm: ReadableLM) -> None:
     for note in lm.encoder.template.notes():
         warnings.warn(note, stacklevel=3)
     for check in CHECKS:
-        if found := outcome(check, lm):
-            where = f"--lm.model {lm.spec.model}"
+        if problem := outcome(check, lm):
+            option = f"--lm.model {lm.spec.model}"
             if check.needed:
                 raise ProbeError(
-                    f"{where}: expected a decoder-only model that can be read block by block, but in "
-                    f"{type(lm.model).__name__} {found}; choose another causal LM."
+                    f"{option}: expected a decoder-only model that can be read block by block, but in "
+                    f"{type(lm.model).__name__} {problem}; choose another causal LM."
                 )
-            warnings.warn(f"{where}: {found}, so texts are written one by one, which is slower.", stacklevel=3)
+            warnings.warn(f"{option}: {problem}, so texts are written one by one, which is slower.", stacklevel=3)
             lm.writes_in_batches = False
 
 

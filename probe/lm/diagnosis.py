@@ -23,10 +23,13 @@ def layer_k_is_hidden_states_k_plus_1(lm: ReadableLM) -> str | None:
     ids = torch.tensor(lm.encoder.ids([TEXTS[1]]), device=lm.device)
     read: dict[int, Tensor] = {}
     with record(dict(enumerate(lm.blocks)), read.__setitem__, stop=False):
-        found = lm.model(ids, output_hidden_states=True, use_cache=False).hidden_states
-    if found is None or len(found) <= len(lm.blocks):
-        return f"transformers gives {0 if found is None else len(found)} hidden states for {len(lm.blocks)} blocks"
-    wrong = [[k for k in range(len(lm.blocks) - 1) if not torch.equal(read[k], found[k + ahead])] for ahead in (1, 0)]
+        hidden_states = lm.model(ids, output_hidden_states=True, use_cache=False).hidden_states
+    if hidden_states is None or len(hidden_states) <= len(lm.blocks):
+        n = 0 if hidden_states is None else len(hidden_states)
+        return f"transformers gives {n} hidden states for {len(lm.blocks)} blocks"
+    wrong = [
+        [k for k in range(len(lm.blocks) - 1) if not torch.equal(read[k], hidden_states[k + ahead])] for ahead in (1, 0)
+    ]
     return f"the output of block {wrong[0][0]} is another state than transformers says" if all(wrong) else None
 
 

@@ -74,9 +74,9 @@ class FrozenLM(Writer):
     def decoder(self) -> nn.Module:
         """The language model without its head."""
         get_decoder = getattr(self.model, "get_decoder", None)
-        found = get_decoder() if get_decoder else None
+        inner = get_decoder() if get_decoder else None
         # ModernBERT's is a layer of its head.
-        return self.model.base_model if found is self.model or not isinstance(found, PreTrainedModel) else found
+        return self.model.base_model if inner is self.model or not isinstance(inner, PreTrainedModel) else inner
 
     @cached_property
     def blocks(self) -> nn.ModuleList:
@@ -204,8 +204,8 @@ class FrozenLM(Writer):
             before = batch.pool_mask[:, 0].bool().roll(-1, 1)
             before[:, -1] = False
             with within(batch.plain) if within else nullcontext():
-                found = torch.split(logits_at(self.model, batch, before), before.sum(1).tolist())
-            for row, logits in zip(batch.example.tolist(), found, strict=True):
+                of_row = torch.split(logits_at(self.model, batch, before), before.sum(1).tolist())
+            for row, logits in zip(batch.example.tolist(), of_row, strict=True):
                 values[row] = logits.float().log_softmax(-1)
         return values
 
@@ -225,10 +225,10 @@ class FrozenLM(Writer):
         values = torch.empty(len(questions), len(starts))
         for batch in self._batches(questions, range(len(questions)), trees=True):
             rows, _, at = batch.pool_mask.nonzero(as_tuple=True)  # one token a question
-            where = torch.zeros_like(batch.input_ids, dtype=torch.bool)
-            where[rows, at] = True
-            of_question = (where.flatten().cumsum(0) - 1).view_as(where)[rows, at]
-            reply = logits_at(self.model, batch, where).float().log_softmax(-1)[of_question]  # [B, V]
+            asked = torch.zeros_like(batch.input_ids, dtype=torch.bool)
+            asked[rows, at] = True
+            of_question = (asked.flatten().cumsum(0) - 1).view_as(asked)[rows, at]
+            reply = logits_at(self.model, batch, asked).float().log_softmax(-1)[of_question]  # [B, V]
             values[batch.example.cpu()] = torch.stack([reply[:, list(s)].logsumexp(-1) for s in starts], 1).cpu()
             advance(len(batch.example))
         return values

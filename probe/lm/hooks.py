@@ -104,11 +104,11 @@ def _residual(output: Any) -> Tensor:
 
 
 @contextmanager
-def head_at(head: nn.Module | None, where: Tensor) -> Iterator[None]:
+def head_at(head: nn.Module | None, mask: Tensor) -> Iterator[None]:
     """Lets the head see only the n states where a mask `[B, T]` is 1, as one row `[1, n, D]`."""
 
     def pick(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0][where][None], *args[1:])
+        return (args[0][mask][None], *args[1:])
 
     handle = head.register_forward_pre_hook(pick) if head else None
     try:

@@ -93,11 +93,11 @@ def settle_padding(name: str, tokenizer: PreTrainedTokenizerBase, n_embeddings: 
 
 
 def _folder(model: str) -> Path:
-    found = locate(model)
-    if found is None:
+    folder = locate(model)
+    if folder is None:
         with _one_sentence(f"--lm.model {model}: expected a path or a Hugging Face id within reach", OFFLINE):
             return from_hub(model)
-    return converted(found) if found.is_file() else found
+    return converted(folder) if folder.is_file() else folder
 
 
 def _config(name: str, folder: Path, trust: dict[str, bool]) -> PretrainedConfig:

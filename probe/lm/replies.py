@@ -50,16 +50,16 @@ class ReplyLog:
         keys = {prompt: hashlib.sha256(f"{settings}\0{prompt}".encode()).hexdigest() for prompt in prompts}
         with self._open() as log:
             kept = "SELECT reply FROM replies WHERE key = ? AND typeof(reply) = 'text'"
-            found = {prompt: spoken(row[0]) for prompt, key in keys.items() for row in log.execute(kept, (key,))}
-            missing = [prompt for prompt in keys if not found.get(prompt, "").strip()]
+            kept_replies = {prompt: spoken(row[0]) for prompt, key in keys.items() for row in log.execute(kept, (key,))}
+            missing = [prompt for prompt in keys if not kept_replies.get(prompt, "").strip()]
             with working("asking", len(missing), "questions") as advance:
 
                 def keep(prompt: str, reply: str) -> None:
-                    found[prompt] = spoken(reply)
-                    if found[prompt].strip():
+                    kept_replies[prompt] = spoken(reply)
+                    if kept_replies[prompt].strip():
                         log.execute("REPLACE INTO replies VALUES (?, ?, ?)", (keys[prompt], prompt, reply))
                     advance(1)
 
                 if missing:
                     ask(missing, keep)
-        return [found[prompt] for prompt in prompts]
+        return [kept_replies[prompt] for prompt in prompts]

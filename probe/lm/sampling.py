@@ -87,10 +87,10 @@ class KeyedNoise(LogitsProcessor):
 
     def of(self, rows: Sequence[int]) -> "KeyedNoise":
         """The noise of some rows, which goes on where it is."""
-        found = copy(self)
-        streams, found.stream_of_row = torch.unique(self.stream_of_row[list(rows)], return_inverse=True)
-        found.streams = [self.streams[i] for i in streams.tolist()]
-        return found
+        some = copy(self)
+        streams, some.stream_of_row = torch.unique(self.stream_of_row[list(rows)], return_inverse=True)
+        some.streams = [self.streams[i] for i in streams.tolist()]
+        return some
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores `[B, V]` of the next token with temperature and noise."""

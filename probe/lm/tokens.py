@@ -120,14 +120,14 @@ class PassageEncoder:
             ProbeError: where a span holds no token, or with `strict` where one is too long.
         """
         prefix_of = {prompt: self.render(prompt) for prompt in dict.fromkeys(passage.prompt for passage in passages)}
-        found = []
+        encoded = []
         for start in range(0, len(passages), TOKENISED_AT_ONCE):
             part = passages[start : start + TOKENISED_AT_ONCE]
             texts = [prefix_of[passage.prompt] + (passage.response or "") for passage in part]
             read = self._tokenise(texts, return_offsets_mapping=True)
             of_part = zip(part, texts, read["input_ids"], read["offset_mapping"], strict=True)
-            found += [self._marked(*of_passage, prefix_of[of_passage[0].prompt]) for of_passage in of_part]
-        return found
+            encoded += [self._marked(*of_passage, prefix_of[of_passage[0].prompt]) for of_passage in of_part]
+        return encoded
 
     def _marked(
         self, passage: Passage, text: str, ids: list[int], offsets: list[tuple[int, int]], prefix: str
@@ -208,7 +208,7 @@ class PassageEncoder:
         """
         before = self.render("?")
         (asked,) = self.ids([before])
-        found = []
+        of_answer = []
         for answer in answers:
             starts: set[int] = set()
             for text in (space + word for word in (answer, answer.lower(), answer.upper()) for space in ("", " ")):
@@ -217,8 +217,10 @@ class PassageEncoder:
                 (reply,) = self.ids([before + text])
                 if reply[: len(asked)] == asked:
                     starts.update(reply[len(asked) : len(asked) + 1])
-            found.append(starts)
-        return [sorted(starts.difference(*(other for other in found if other is not starts))) for starts in found]
+            of_answer.append(starts)
+        return [
+            sorted(starts.difference(*(other for other in of_answer if other is not starts))) for starts in of_answer
+        ]
 
     @property
     def pad_id(self) -> int:

@@ -16,11 +16,11 @@ def refuse_made_up(name: str, model: PreTrainedModel, report: Mapping[str, Any])
     """Transformers fills what a file lacks with random numbers, and passes over what the config does not mention."""
     missing, mismatched = sorted(report["missing_keys"]), sorted(key for key, *_ in report["mismatched_keys"])
     surplus = [] if getattr(model, "is_quantized", False) else _surplus(model, sorted(report["unexpected_keys"]))
-    found = {"missing": missing, "of another shape": mismatched, "not in the config": surplus}
+    wrong = {"missing": missing, "of another shape": mismatched, "not in the config": surplus}
     if missing or mismatched:  # then a prefix, say, may stand before every key
-        found["not in the config"] = sorted(report["unexpected_keys"])
-    if any(found.values()):
-        told = [f"{len(keys)} {what} ({_first(keys)})" for what, keys in found.items() if keys]
+        wrong["not in the config"] = sorted(report["unexpected_keys"])
+    if any(wrong.values()):
+        told = [f"{len(keys)} {what} ({_first(keys)})" for what, keys in wrong.items() if keys]
         raise ProbeError(
             f"--lm.model {name}: expected the weights of {type(model).__name__} as config.json describes it, but in its files "
             f"{', '.join(told)}; save the model again, or correct the config."

@@ -81,11 +81,11 @@ class Writer(ABC):
         seeds = [seed] * len(prompts) if isinstance(seed, int) else seed
         noise = KeyedNoise(prompts, seeds, temperature, self.model.device) if temperature > 0 else None
         tell = (lambda new: follow(self._texts(new))) if follow else None
-        found = write(self.model, rows, encoder.pad_id, max_new_tokens, noise, tell, within, alike)
-        texts = self._texts([new.ids for new in found])
+        new_tokens = write(self.model, rows, encoder.pad_id, max_new_tokens, noise, tell, within, alike)
+        texts = self._texts([new.ids for new in new_tokens])
         return [
             Written(text, self._surprise(prompt, row, new, text))
-            for prompt, row, new, text in zip(prompts, rows, found, texts, strict=True)
+            for prompt, row, new, text in zip(prompts, rows, new_tokens, texts, strict=True)
         ]
 
     def _texts(self, new: Sequence[Sequence[int]]) -> list[str]:

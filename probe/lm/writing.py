@@ -93,8 +93,8 @@ def write(
 
 
 def _ends(model: PreTrainedModel) -> list[int]:
-    found: Any = model.generation_config
-    ends = found.eos_token_id
+    config: Any = model.generation_config
+    ends = config.eos_token_id
     return [] if ends is None else [*ends] if isinstance(ends, list) else [ends]
 
 

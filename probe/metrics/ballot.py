@@ -116,23 +116,24 @@ def read_votes(ballots: Sequence[Path], key: Path) -> Votes:
     sealed = _read_key(key)
     cast = [_read_ballot(path, sealed) for path in ballots]
     of_line = {id: [votes.get(id, (None, None)) for votes in cast] for id in sealed}
-    found: list[Comparison] = []
+    compared: list[Comparison] = []
     verdicts: list[Winner] = []
     ratings: list[list[float]] = []
     for of_voters in of_line.values():
         texts = next((comparison for comparison, vote in of_voters if vote), None)
         if texts:
             votes = [vote for _, vote in of_voters]
-            found.append(texts)
+            compared.append(texts)
             verdicts.append(_majority([vote for vote in votes if vote]))
             ratings.append([MARGIN[vote] if vote else np.nan for vote in votes])
-    matrix = np.array(ratings, dtype=np.float64).reshape(len(found), len(voters))
+    matrix = np.array(ratings, dtype=np.float64).reshape(len(compared), len(voters))
     preferences = [
-        Preference(c.text_a, c.text_b, verdict, c.group, c.prompt) for c, verdict in zip(found, verdicts, strict=True)
+        Preference(c.text_a, c.text_b, verdict, c.group, c.prompt)
+        for c, verdict in zip(compared, verdicts, strict=True)
     ]
     n_votes = int(np.isfinite(matrix).sum())
-    agreed = agreement(matrix, [c.group for c in found])
-    return Votes(found, verdicts, preferences, agreed, n_votes, len(sealed) * len(voters) - n_votes)
+    agreed = agreement(matrix, [c.group for c in compared])
+    return Votes(compared, verdicts, preferences, agreed, n_votes, len(sealed) * len(voters) - n_votes)
 
 
 def _majority(votes: Sequence[Winner]) -> Winner:
@@ -158,20 +159,20 @@ def _read_key(path: Path) -> dict[str, _Sealed]:
 def _read_ballot(path: Path, sealed: dict[str, _Sealed]) -> dict[str, tuple[Comparison, Winner | None]]:
     """Id -> what was compared, and the vote."""
     votes: dict[str, tuple[Comparison, Winner | None]] = {}
-    for where, row in _rows(path):
+    for place, row in _rows(path):
         id, (prompt, text_a, text_b) = row["id"].strip(), (from_csv_cell(_lines(row[name])) for name in COLUMNS[1:4])
         if id not in sealed:
-            raise ProbeError(f"{where}: expected an id of the key, found {id!r}; is this the ballot of another key?")
+            raise ProbeError(f"{place}: expected an id of the key, found {id!r}; is this the ballot of another key?")
         if id in votes:
-            raise ProbeError(f"{where}: expected each id once, found {id!r} again; remove one of the rows.")
+            raise ProbeError(f"{place}: expected each id once, found {id!r} again; remove one of the rows.")
         line = sealed[id]
         if _digest(prompt, text_a, text_b) != line.sha256:
-            raise ProbeError(f"{where}: expected id {id!r} with the texts of the ballot, found others; restore them.")
+            raise ProbeError(f"{place}: expected id {id!r} with the texts of the ballot, found others; restore them.")
         vote = row["preferred"].strip().lower()
         known: Winner | None = next((winner for winner in MARGIN if winner == vote), None)
         if vote and not known:
             raise ProbeError(
-                f"{where}: expected `preferred` to be a, b, tie or empty, found {vote[:60]!r}; correct it."
+                f"{place}: expected `preferred` to be a, b, tie or empty, found {vote[:60]!r}; correct it."
             )
         votes[id] = Comparison(prompt, line.group, line.set_a, line.set_b, text_a, text_b), known
     return votes
@@ -189,11 +190,11 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
             raise ProbeError(f"{path}: expected the columns {', '.join(COLUMNS)}, found {header[:60]!r}; restore them.")
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=fitting[0], restval="", strict=True)
         for row in reader:
-            where = f"{path}:{reader.line_num}"
+            place = f"{path}:{reader.line_num}"
             if any(row.pop(None, [])):
-                raise ProbeError(f"{where}: expected no cells beyond the last column, found some; remove them.")
+                raise ProbeError(f"{place}: expected no cells beyond the last column, found some; remove them.")
             if any(cell.strip() for cell in row.values()):
-                yield where, row
+                yield place, row
     except (UnicodeDecodeError, csv.Error) as error:
         raise ProbeError(f"{path}: expected CSV in UTF-8, but {error}; save it again as such.") from error
 

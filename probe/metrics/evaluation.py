@@ -69,8 +69,8 @@ class EvaluationSet:
         told = [metric for metric in METRICS if metric.over in over and len(over[metric.over].rows)]
 
         def estimates(metric: Metric, judged: Judged) -> dict[str, Estimate]:
-            found = group_bootstrap(partial(metric.of, judged), self.groups_of(judged), n_resamples)
-            return dict(zip(columns, found, strict=True))
+            intervals = group_bootstrap(partial(metric.of, judged), self.groups_of(judged), n_resamples)
+            return dict(zip(columns, intervals, strict=True))
 
         tracked = track(told, "judging by", len(told), "metrics", shown=progress)
         table = {metric.name: estimates(metric, over[metric.over]) for metric in tracked}
@@ -91,8 +91,8 @@ class EvaluationSet:
     def spearman_of(self, columns: Mapping[int, Floats]) -> dict[int, Estimate]:
         """Spearman alone, with its interval, of score columns `[N]` by layer: all that the choice of a layer needs."""
         judged = np.stack([scores[self.judged] for scores in columns.values()], axis=1)
-        found = group_bootstrap(lambda w: spearman(judged, self.truth, w), self.groups)
-        return dict(zip(columns, found, strict=True))
+        estimates = group_bootstrap(lambda w: spearman(judged, self.truth, w), self.groups)
+        return dict(zip(columns, estimates, strict=True))
 
     def people(self, scores: Floats) -> People | None:
         """Scores `[N]` against people, and people against one another; None where at most one rated."""

@@ -197,15 +197,15 @@ def judged_by(
     def texts(chosen: NDArray[np.intp]) -> Judged:
         return Judged(scores[chosen], truth[chosen], lengths[chosen], middle, chosen, groups[chosen])
 
-    found: dict[Over, Judged] = {"texts": texts(judged if len(judged) else np.arange(len(rows)))}
+    by_kind: dict[Over, Judged] = {"texts": texts(judged if len(judged) else np.arange(len(rows)))}
     if len(judged):
-        found["judged"] = texts(judged)
+        by_kind["judged"] = texts(judged)
     if len(stories):
-        found["rated"] = texts(stories)
+        by_kind["rated"] = texts(stories)
     if 0 < len(stories) <= MOST_PAIRED:
-        found["ratings"] = texts(stories)
+        by_kind["ratings"] = texts(stories)
     if len(quartets := crossed(rows)):
-        found["crossed"] = texts(quartets.ravel())
+        by_kind["crossed"] = texts(quartets.ravel())
     first, second = pairs(rows).T
     lead = scores[first] - scores[second] if margins is None else margins
     won = np.sign(truth[first] - truth[second])
@@ -215,7 +215,7 @@ def judged_by(
         if kind.any():
             kept = kind & (won != 0)
             signed = lead[kept] * won[kept, None]
-            found[over] = Judged(
+            by_kind[over] = Judged(
                 signed, np.ones(len(signed)), lengths[first[kept]], np.nan, first[kept], groups[first[kept]]
             )
-    return found
+    return by_kind

@@ -149,10 +149,10 @@ def read_reply(reply: str, concept: str = "creative") -> Literal["A", "B"] | Non
     adjective = re.escape(" ".join(_words(concept)))
     before = "|".join((*_LEAD, adjective))
     after = rf"(?: is (?:the )?(?:more|most) {adjective}(?: one| text| story)?)?"
-    found = re.fullmatch(rf"((?:(?:{before}) )*)([AB]){after}", " ".join(lines[0]), re.IGNORECASE) if lines else None
-    if not found:
+    answer = re.fullmatch(rf"((?:(?:{before}) )*)([AB]){after}", " ".join(lines[0]), re.IGNORECASE) if lines else None
+    if not answer:
         return None
-    lead, letter = found[1].lower().split(), found[2]
+    lead, letter = answer[1].lower().split(), answer[2]
     if letter == "a" and lead and lead[-1] not in _NOUNS:
         return None  # "The more creative text is a", cut off before the noun
     named: Literal["A", "B"] = "A" if letter in "Aa" else "B"

@@ -48,8 +48,8 @@ class People:
 
 def against_people(scores: Floats, ratings: Floats, groups: Sequence[str]) -> People | None:
     """Judges scores `[N]` by ratings `[N, R]`; None where no text has two ratings."""
-    found = agreement(ratings, groups)
-    return People(found, spearman_over_raters(scores, ratings, groups)) if found else None
+    agreed = agreement(ratings, groups)
+    return People(agreed, spearman_over_raters(scores, ratings, groups)) if agreed else None
 
 
 def rating_matrix(raters: Sequence[Mapping[str, float] | None]) -> Floats:
@@ -89,14 +89,14 @@ def _alpha(ratings: Floats, weights: Floats) -> Floats:
 
 
 def _one_against_others(ratings: Floats, weights: Floats) -> Floats:
-    found = []
+    correlations = []
     for rater in range(ratings.shape[1]):
         others = mean(np.delete(ratings, rater, axis=1).T)
         both = np.isfinite(ratings[:, rater]) & np.isfinite(others)
         if both.sum() > 2:
-            found.append(spearman(ratings[both, rater], others[both], weights[:, both])[:, 0])
+            correlations.append(spearman(ratings[both, rater], others[both], weights[:, both])[:, 0])
     # A rater whose texts did not fall into a resample, or who gave them all one rating, says nothing there.
-    return mean(np.stack(found)) if found else np.full(len(weights), np.nan)
+    return mean(np.stack(correlations)) if correlations else np.full(len(weights), np.nan)
 
 
 def spearman_over_raters(

@@ -111,8 +111,8 @@ def spearman_within(scores: Floats, truth: Floats, groups: NDArray[np.intp], wei
     size = np.stack([used[:, members].sum(1) for members in inside], axis=1)  # [R, G]
     known = np.isfinite(rho).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = np.asarray((size @ np.nan_to_num(rho)) / (size @ known))
-    return found[0] if weights is None else found
+        mean_rho = np.asarray((size @ np.nan_to_num(rho)) / (size @ known))
+    return mean_rho[0] if weights is None else mean_rho
 
 
 def _correlation(

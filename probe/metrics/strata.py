@@ -22,18 +22,18 @@ def strata(rows: Sequence[Row], over: Mapping[Over, Judged], lengths: Floats) ->
         over: What they have for metrics to go over.
         lengths: `[N]` token counts.
     """
-    found: dict[str, tuple[Metric, Judged]] = {}
+    parts: dict[str, tuple[Metric, Judged]] = {}
     if "rated" in over:
-        found |= _parts("spearman", over["rated"], [rows[i].source for i in over["rated"].rows])
+        parts |= _parts("spearman", over["rated"], [rows[i].source for i in over["rated"].rows])
     if "preferences" in over:
         compared = over["preferences"]
         other = dict(pairs(rows).tolist())
         both = [(first, other[first]) for first in compared.rows.tolist()]
-        found |= _parts("preference_accuracy", compared, [_sources(rows[i], rows[j]) for i, j in both])
+        parts |= _parts("preference_accuracy", compared, [_sources(rows[i], rows[j]) for i, j in both])
         ahead = [float(np.sign((lengths[i] - lengths[j]) * (rows[i].truth - rows[j].truth))) for i, j in both]
         told = {1.0: LONGER, -1.0: SHORTER}
-        found |= _parts("preference_accuracy", compared, [told.get(sign) for sign in ahead])
-    return found
+        parts |= _parts("preference_accuracy", compared, [told.get(sign) for sign in ahead])
+    return parts
 
 
 def _parts(metric: str, judged: Judged, names: Sequence[str | None]) -> dict[str, tuple[Metric, Judged]]:

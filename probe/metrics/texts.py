@@ -42,14 +42,14 @@ def distinct(texts: Iterable[str], n: int) -> float:
 
     Source: Li et al. 2016, "A Diversity-Promoting Objective Function", arXiv 1510.03055, section 5.
     """
-    found = [gram for text in texts for gram in _ngrams(_tokens(text), n)]
-    return len(set(found)) / len(found) if found else float("nan")
+    grams = [gram for text in texts for gram in _ngrams(_tokens(text), n)]
+    return len(set(grams)) / len(grams) if grams else float("nan")
 
 
 def repetition(text: str, n: int = 4) -> float:
     """Share of a text's n-grams that stood in it before: 0 for none, near 1 for a loop; 0 for a text shorter than n."""
-    found = _ngrams(_tokens(text), n)
-    return 1 - len(set(found)) / len(found) if found else 0.0
+    grams = _ngrams(_tokens(text), n)
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def compression_ratio(texts: Iterable[str]) -> float:

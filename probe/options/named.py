@@ -21,9 +21,9 @@ def named(name: str, ours: Mapping[str, T], option: str) -> T:
         return ours[name]
     module, _, last = name.rpartition(".")
     if module and any(f"{module}.".startswith(f"{plugin}.") for plugin in PLUGINS):
-        found: T | None = getattr(importlib.import_module(module), last, None)
-        if callable(found):
-            return found
+        thing: T | None = getattr(importlib.import_module(module), last, None)
+        if callable(thing):
+            return thing
         raise ProbeError(f"{option} {name}: expected a function or class of {module}, found none; correct it.")
     if module:
         raise ProbeError(f"{option}: expected {', '.join(ours)}, found {name}; --plugin {module} admits others.")

@@ -46,11 +46,11 @@ class Calibration:
         if not file.is_file():
             return None
         try:
-            found = from_json(file.read_text(encoding="utf-8"))
-            scores = [float(score) for score in found["scores"]]
-            if not all(map(math.isfinite, scores)) or not isinstance(found["span"], str):
+            saved = from_json(file.read_text(encoding="utf-8"))
+            scores = [float(score) for score in saved["scores"]]
+            if not all(map(math.isfinite, scores)) or not isinstance(saved["span"], str):
                 raise ValueError("it holds something else than finite numbers and a span")
-            return cls(sorted(scores), found["span"])
+            return cls(sorted(scores), saved["span"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ProbeError(f"{file}: expected scores of training texts, found none ({error}); remove it.") from error
 

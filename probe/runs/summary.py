@@ -55,10 +55,12 @@ def summary_of(folder: Path) -> Summary:
     """
     file = next((folder / name for name in RESULTS if (folder / name).is_file()), folder / RESULTS[0])
     try:
-        found = from_json(file.read_text(encoding="utf-8"))
-        card = found if file.name == RESULTS[0] else from_json((folder / "direction/direction.json").read_text("utf-8"))
+        metrics = from_json(file.read_text(encoding="utf-8"))
+        card = (
+            metrics if file.name == RESULTS[0] else from_json((folder / "direction/direction.json").read_text("utf-8"))
+        )
         made, chosen = card["provenance"], str(card["chosen"])
-        metric = _of_fit(found, chosen) if file.name == RESULTS[0] else _of_try(found, chosen)
+        metric = _of_fit(metrics, chosen) if file.name == RESULTS[0] else _of_try(metrics, chosen)
         return Summary(
             when=datetime.fromtimestamp(file.stat().st_mtime).isoformat(" ", "seconds"),
             model=str(made.get("lm", "")),
@@ -73,26 +75,26 @@ def summary_of(folder: Path) -> Summary:
         raise ProbeError(f"{folder}: expected the result of a run in {file.name}, found none ({error}).") from error
 
 
-def _of_fit(found: Mapping[str, Any], chosen: str) -> dict[str, Any]:
-    split = next(split for split in ("test", "validation") if split in found["results"])
-    of_chosen = next(r for r in found["results"][split] if (r["metric"], r["column"]) == ("spearman", chosen))
+def _of_fit(metrics: Mapping[str, Any], chosen: str) -> dict[str, Any]:
+    split = next(split for split in ("test", "validation") if split in metrics["results"])
+    of_chosen = next(r for r in metrics["results"][split] if (r["metric"], r["column"]) == ("spearman", chosen))
     return {"metric": f"Spearman, {split}"} | {name: of_chosen[name] for name in ("value", "lower", "upper")}
 
 
-def _of_try(found: Mapping[str, Any], chosen: str) -> dict[str, Any]:
-    share = found["held_out_accuracy"][chosen]
-    return {"metric": f"of {found['held_out_tasks']} tasks told apart", "value": share, "lower": None, "upper": None}
+def _of_try(metrics: Mapping[str, Any], chosen: str) -> dict[str, Any]:
+    share = metrics["held_out_accuracy"][chosen]
+    return {"metric": f"of {metrics['held_out_tasks']} tasks told apart", "value": share, "lower": None, "upper": None}
 
 
 def summaries(logs: Path) -> tuple[list[Summary], int]:
     """The runs under a folder, the newest first, and how many folders of runs hold no result."""
-    found, without = [], 0
+    listed, without = [], 0
     for file in newest_first(logs, *RESULTS):
         try:
-            found.append(summary_of(file.parent))
+            listed.append(summary_of(file.parent))
         except ProbeError:
             without += 1
     for folder in logs.rglob("version_*"):
         if folder.is_dir() and not any(path for name in (*RESULTS, *OF_OTHERS) for path in folder.glob(name)):
             without += 1
-    return found, without
+    return listed, without

@@ -29,27 +29,31 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ProbeError: for a file that is cut off, no checkpoint or not ours, and for weights that are no finite numbers.
     """
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        _check(found)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        _check(checkpoint)
     except Exception as error:  # what is no checkpoint can fail to load in any way
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ProbeError(
             f"{path}: expected a whole checkpoint of `fit`, found none ({reason[:160]}); "
             "--ckpt_path last takes the newest of this run."
         ) from error
-    return dict(found)
+    return dict(checkpoint)
 
 
-def _check(found: Any) -> None:
-    if not isinstance(found, dict):
-        raise ValueError(f"it holds a {type(found).__name__}")
-    if missing := [name for name in NEEDED if name not in found]:
+def _check(checkpoint: Any) -> None:
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"it holds a {type(checkpoint).__name__}")
+    if missing := [name for name in NEEDED if name not in checkpoint]:
         raise ValueError(f"it lacks {missing[0]}")
-    if not all(isinstance(found[name], dict) for name in ("state_dict", "scorer")):
+    if not all(isinstance(checkpoint[name], dict) for name in ("state_dict", "scorer")):
         raise ValueError("its state_dict or scorer is no mapping")
-    if not all(type(found[name]) is int and found[name] >= 0 for name in ("epoch", "global_step")):
+    if not all(type(checkpoint[name]) is int and checkpoint[name] >= 0 for name in ("epoch", "global_step")):
         raise ValueError("its epoch or global_step is no count")
-    weights = [*found["state_dict"].items(), *_tensors(found.get("best")), *_tensors(found.get("optimizer_states"))]
+    weights = [
+        *checkpoint["state_dict"].items(),
+        *_tensors(checkpoint.get("best")),
+        *_tensors(checkpoint.get("optimizer_states")),
+    ]
     for name, value in weights:
         if not isinstance(value, Tensor) or not value.isfinite().all():
             raise ValueError(f"{name} holds something else than finite numbers")

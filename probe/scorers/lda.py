@@ -36,11 +36,9 @@ class LDA(DirectionalScorer):
         label = np.array(labels(self.data.rows["train"]))
         classed = label >= 0
         for i, x in enumerate(self.features["train"].by_layer(self.pooling)):
-            found = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(
-                to_numpy(x)[classed], label[classed]
-            )
-            self.weight.data[i] = torch.as_tensor(found.coef_[0])
-            self.bias[i] = float(found.intercept_[0])
+            lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(to_numpy(x)[classed], label[classed])
+            self.weight.data[i] = torch.as_tensor(lda.coef_[0])
+            self.bias[i] = float(lda.intercept_[0])
 
     def unit_vectors(self) -> Tensor:
         """The coefficients, normalised."""

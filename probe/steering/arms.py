@@ -53,7 +53,7 @@ Asked = Sequence[tuple[str, Arm]]
 
 def write(lm: FrozenLM, asked: Asked, how: Sampling, progress: bool = False) -> list[str]:
     """Writes a text for each prompt and arm."""
-    return [found.text for found in written(lm, asked, how, progress)]
+    return [one.text for one in written(lm, asked, how, progress)]
 
 
 def written(lm: FrozenLM, asked: Asked, how: Sampling, progress: bool = False) -> list[Written]:
@@ -78,7 +78,7 @@ def written(lm: FrozenLM, asked: Asked, how: Sampling, progress: bool = False) -
         for (_, temperature), rows in batches:
             arms = [asked[i][1] for i in rows]
             step = lambda _, n=len(arms): advance(n)  # noqa: B008, E731
-            found = lm.write(
+            of_batch = lm.write(
                 [questions[i] for i in rows],
                 how.max_new_tokens,
                 temperature,
@@ -87,7 +87,7 @@ def written(lm: FrozenLM, asked: Asked, how: Sampling, progress: bool = False) -
                 steering(lm, arms, how.tokens),
                 [None if how.tokens == "generated" else id(arm) for arm in arms],
             )
-            for i, text in zip(rows, found, strict=True):
+            for i, text in zip(rows, of_batch, strict=True):
                 texts[i] = text
     return texts
 

@@ -189,9 +189,9 @@ class SteeringCallback(L.Callback):
             f"\nWriting {len(asked)} texts of at most {self.how.max_new_tokens} tokens: {len(prompts)} prompts, each plain, "
             "steered, and steered along random directions if any."
         )
-        found = written(scorer.lm, asked, self.how, progress=True)
+        texts = written(scorer.lm, asked, self.how, progress=True)
         readers = Readers(self.layer, other, self.witnesses)
-        measured = measure(scorer.lm, asked, found, self.how, readers, progress=True)
+        measured = measure(scorer.lm, asked, texts, self.how, readers, progress=True)
         return {name: [s for s in measured if s.arm == name] for name in dict.fromkeys(arm.name for arm in arms)}
 
     def _arms(self, scorer: DirectionalScorer, prompts: Sequence[str]) -> list[Arm]:

@@ -102,8 +102,8 @@ def _solve(
     """
     low, high, value, slope, last = 0.0, math.inf, start, 2.0, None
     for _ in range(steps):
-        found = max(divergence(lm, Arm("dose", {layer: value * a}), texts, clean), 1e-12)
-        error = math.log(found / target)
+        paid = max(divergence(lm, Arm("dose", {layer: value * a}), texts, clean), 1e-12)
+        error = math.log(paid / target)
         if abs(error) < CLOSE_ENOUGH:
             return value
         low, high = (value, high) if error < 0 else (low, value)

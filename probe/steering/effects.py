@@ -30,12 +30,12 @@ def mean_over_prompts(
     samples: Sequence[SteeredText], measure: str, group_of: Mapping[str, str] = MappingProxyType({})
 ) -> Estimate:
     """Mean of a measure over texts, nan left out; the interval resamples prompts, or the groups that they belong to."""
-    found = mean_over(values_of(samples, measure), _groups(samples, group_of))
+    estimates = mean_over(values_of(samples, measure), _groups(samples, group_of))
     if measure != "kl":
-        return found
+        return estimates
     # The mean log-ratio of few texts can fall below 0; the divergence that it estimates cannot.
-    value, lower, upper = np.maximum([found.value, found.lower, found.upper], 0).tolist()
-    return replace(found, value=value, lower=lower, upper=upper)
+    value, lower, upper = np.maximum([estimates.value, estimates.lower, estimates.upper], 0).tolist()
+    return replace(estimates, value=value, lower=lower, upper=upper)
 
 
 def _groups(samples: Sequence[SteeredText], group_of: Mapping[str, str]) -> list[str]:
@@ -44,9 +44,9 @@ def _groups(samples: Sequence[SteeredText], group_of: Mapping[str, str]) -> list
 
 def summary(samples: Sequence[SteeredText], group_of: Mapping[str, str] = MappingProxyType({})) -> dict[str, Estimate]:
     """Measure -> mean over a set of texts; and how diverse the set is."""
-    found = {m: mean_over_prompts(samples, m, group_of) for m in samples[0].measures}
+    means = {m: mean_over_prompts(samples, m, group_of) for m in samples[0].measures}
     texts = [s.text for s in samples]
-    return found | {m: Estimate(of(texts), np.nan, np.nan, len(texts), len(texts)) for m, of in DIVERSITY.items()}
+    return means | {m: Estimate(of(texts), np.nan, np.nan, len(texts), len(texts)) for m, of in DIVERSITY.items()}
 
 
 def curves(
@@ -55,14 +55,14 @@ def curves(
     """Measure -> strength -> mean over the prompts, of samples that differ in nothing but the strength."""
     of_strength = {x: [s for s in samples if s.strength == x] for x in sorted({s.strength for s in samples})}
     means = {x: summary(texts, group_of) for x, texts in of_strength.items()}
-    found = {m: {x: means[x][m] for x in means} for m in next(iter(means.values()), {})}
+    of_measure = {m: {x: means[x][m] for x in means} for m in next(iter(means.values()), {})}
     if wrong := {
         x: moved_wrong(of_strength[0.0], of_strength[x], group_of, told)
         for x in of_strength
         if x and 0.0 in of_strength
     }:
-        found["moved_wrong"] = wrong
-    return found
+        of_measure["moved_wrong"] = wrong
+    return of_measure
 
 
 def difference(
@@ -130,14 +130,14 @@ def band(arms: Sequence[Sequence[SteeredText]]) -> dict[str, dict[float, tuple[f
         }
         for arm in arms
     ]
-    found: dict[str, dict[float, tuple[float, float]]] = {}
+    bands: dict[str, dict[float, tuple[float, float]]] = {}
     for measure in measures:
         for strength in of_arm[0][measure]:
             values = np.array([arm[measure][strength] for arm in of_arm])
             if np.isfinite(values).all():
                 low, high = np.percentile(values, [5, 95])
-                found.setdefault(measure, {})[strength] = (float(low), float(high))
-    return found
+                bands.setdefault(measure, {})[strength] = (float(low), float(high))
+    return bands
 
 
 def _mean(samples: Sequence[SteeredText], measure: str) -> float:

@@ -108,9 +108,9 @@ class Ground:
         """Writes and measures each arm's texts, an unsteered arm's among them; an arm may be one for each prompt."""
         each = [[arm] * len(self.prompts) if isinstance(arm, Arm) else arm for arm in arms]
         asked = [pair for of_arm in each for pair in zip(self.prompts, of_arm, strict=True)]
-        found = written(self.lm, asked, self.how, progress)
+        of_asked = written(self.lm, asked, self.how, progress)
         readers = Readers(self.layer, self.other, self.witnesses)
-        measured = measure(self.lm, asked, found, self.how, readers, progress)
+        measured = measure(self.lm, asked, of_asked, self.how, readers, progress)
         n = len(self.prompts)
         return [measured[i * n : (i + 1) * n] for i in range(len(arms))]
 
@@ -123,8 +123,8 @@ def open_direction(
     Raises:
         ProbeError: where its layer was never chosen, or where data or model are not those that it was made with.
     """
-    found = Direction.load(folder)
-    if found.chosen is None:
+    opened = Direction.load(folder)
+    if opened.chosen is None:
         raise ProbeError(
             f"{folder}: expected a direction whose layer was chosen, found none; fit it with validation groups."
         )
@@ -132,16 +132,16 @@ def open_direction(
         files.pairs, files.validation_stories, files.test_stories, fractions=files.fractions, seed=files.seed
     )
     data.setup("fit")
-    if fingerprint([asdict(pair) for pair in data.examples]) != found.provenance.get("data_fingerprint"):
+    if fingerprint([asdict(pair) for pair in data.examples]) != opened.provenance.get("data_fingerprint"):
         raise ProbeError(
             f"{folder}: this direction was fitted on other pairs than `data` gives for training, so its held-out prompts are "
             "not known; use the data section of its config.yaml."
         )
-    made = found.provenance
+    made = opened.provenance
     told = {"system": made.get("lm_system"), "chat_template_kwargs": made.get("lm_chat_template_kwargs", {})}
     frozen = FrozenLM.load(lm or LMSpec(made["lm"], made["lm_dtype"], **told))
-    found.check_fits(frozen.hidden_size, frozen.n_layers, frozen.fingerprint, other_model)
-    return found, data, frozen
+    opened.check_fits(frozen.hidden_size, frozen.n_layers, frozen.fingerprint, other_model)
+    return opened, data, frozen
 
 
 def unseen_ground(

@@ -70,7 +70,7 @@ def hear(witnesses: Sequence[Witness], written: Sequence[Exhibit], taken: Sequen
     Raises:
         ProbeError: where two measures have one name, or one has not a number for each text.
     """
-    found: list[dict[str, float]] = [{} for _ in written]
+    heard: list[dict[str, float]] = [{} for _ in written]
     names = [*taken]
     for witness in witnesses:
         for name, values in witness(written).items():
@@ -80,6 +80,6 @@ def hear(witnesses: Sequence[Witness], written: Sequence[Exhibit], taken: Sequen
                     f"--witness: expected each measure once, of {len(written)} texts, found {name!r} {wrong}."
                 )
             names.append(name)
-            for said, value in zip(found, values, strict=True):
+            for said, value in zip(heard, values, strict=True):
                 said[name] = float(value)
-    return found
+    return heard

@@ -45,17 +45,17 @@ def run(lm: LMSpec, n_texts: PositiveInt = 1000, output: FilePath | None = None)
         model, tokenizer = load(lm)
     own_config = model.generation_config
     frozen = FrozenLM(model, tokenizer, lm)
-    found: dict[str, dict[str, Any]] = {}
+    outcomes: dict[str, dict[str, Any]] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a check meets on its way is its answer's business
         for check in DIAGNOSIS:
             problem = outcome(check, frozen)
-            found[check.name] = {"holds": problem is None, "needed": check.needed, "found": problem or ""}
-    fit = all(one["holds"] for one in found.values() if one["needed"])
+            outcomes[check.name] = {"holds": problem is None, "needed": check.needed, "found": problem or ""}
+    fit = all(one["holds"] for one in outcomes.values() if one["needed"])
     facts = _facts(frozen, own_config) | (_costs(frozen, n_texts) if fit else {})
     mark = {(True, True): ("yes", "green"), (True, False): ("yes", "green"), (False, False): ("no: slower", "yellow")}
     rows: list[list[Text | str]] = []
-    for name, one in found.items():
+    for name, one in outcomes.items():
         word, colour = mark.get((one["holds"], one["needed"]), ("NO", "red"))
         rows.append([Text(f"{name}{': ' if one['found'] else ''}{one['found']}"), Text(word, colour)])
     console.print(figures_table(f"{lm.model}: what holds of it", ["", "holds"], rows))
@@ -69,7 +69,7 @@ def run(lm: LMSpec, n_texts: PositiveInt = 1000, output: FilePath | None = None)
         else "It can NOT be used here: what is marked NO is needed; choose another causal LM."
     )
     if output:
-        report = json.dumps({"model": lm.model, "fit": fit, "checks": found, "facts": facts}, indent=2)
+        report = json.dumps({"model": lm.model, "fit": fit, "checks": outcomes, "facts": facts}, indent=2)
         atomic_write(Path(output), lambda path: path.write_text(report + "\n", encoding="utf-8"))
     return 0 if fit else UNFIT
 

@@ -111,24 +111,24 @@ def run(
     from probe.steering.dose import CALIBRATED_ON, with_dose
 
     folder = direction_folder(direction, run)
-    found = Direction.load(folder)
-    how, _ = asked_for(found, steering, None if strength is None else [strength])
+    opened = Direction.load(folder)
+    how, _ = asked_for(opened, steering, None if strength is None else [strength])
     if how.operator != "plus" or not heeds_strength(operator_called(how.operator)) or how.tokens != "all":
         raise ProbeError(
             f"--to {to}: expected steering that adds the direction at all tokens, found `{how.operator}` at {how.tokens}; other "
             "programs can do that alone: --operator plus --tokens all."
         )
-    made = found.provenance
+    made = opened.provenance
     if not made.get("lm"):
         raise ProbeError(f"{folder}: expected the name of its model in direction.json, found none; fit it anew.")
     told = {"system": made.get("lm_system"), "chat_template_kwargs": made.get("lm_chat_template_kwargs", {})}
     lm = FrozenLM.load(LMSpec(made["lm"], made.get("lm_dtype", "auto"), **told))
-    found.check_fits(lm.hidden_size, lm.n_layers, lm.fingerprint)
+    opened.check_fits(lm.hidden_size, lm.n_layers, lm.fingerprint)
     if how.unit == "dose":
-        found = with_dose(lm, found, how.layers, PROMPTS[:CALIBRATED_ON], steering)
-    vectors = found.deltas(how.strength, how.unit, how.layers)
+        opened = with_dose(lm, opened, how.layers, PROMPTS[:CALIBRATED_ON], steering)
+    vectors = opened.deltas(how.strength, how.unit, how.layers)
     path.parent.mkdir(parents=True, exist_ok=True)
-    use = EXPORTS[to](Exported(found, vectors, lm, folder), path)
+    use = EXPORTS[to](Exported(opened, vectors, lm, folder), path)
     at = ", ".join(map(str, how.layers))
     console = Terminal()
     console.print(

@@ -71,10 +71,10 @@ def run(
     from probe.steering.dose import CALIBRATED_ON, in_words, with_dose
 
     folder = direction_folder(direction, run)
-    found = Direction.load(folder)
-    how, strengths = asked_for(found, said, strength if isinstance(strength, list | None) else [strength])
+    opened = Direction.load(folder)
+    how, strengths = asked_for(opened, said, strength if isinstance(strength, list | None) else [strength])
     said = replace(said, tokens=how.tokens)
-    made = found.provenance
+    made = opened.provenance
     if not (lm.model or made.get("lm")):
         raise ProbeError(
             f"{folder}: expected the name of its model in direction.json, found none; give --lm.model NAME."
@@ -93,11 +93,11 @@ def run(
         f"{lm.model} by `{how.operator}` after layer{'s' * (len(how.layers) > 1)} {', '.join(map(str, how.layers))}.",
     )
     frozen = FrozenLM.load(lm)
-    found.check_fits(frozen.hidden_size, frozen.n_layers, frozen.fingerprint, other_model)
+    opened.check_fits(frozen.hidden_size, frozen.n_layers, frozen.fingerprint, other_model)
     if how.unit == "dose" and any(strengths):
-        found = with_dose(frozen, found, how.layers, asked[:CALIBRATED_ON], said)
-        console.print(in_words(found, how.layers))
-    arms = arms_of(found, how, strengths)
+        opened = with_dose(frozen, opened, how.layers, asked[:CALIBRATED_ON], said)
+        console.print(in_words(opened, how.layers))
+    arms = arms_of(opened, how, strengths)
     records: list[dict[str, Any]] = []
     for prompt in asked:
         for arm, text in zip(arms, show(console, frozen, prompt, arms, said), strict=True):
@@ -134,8 +134,8 @@ def show(console: "Terminal", lm: "FrozenLM", prompt: str, arms: Sequence["Arm"]
     with Live(console=console) as live:
         each_step = follow if console.is_terminal else None
         within = steering(lm, arms, how.tokens)
-        found = lm.write(asked, how.max_new_tokens, how.temperature, how.seed, each_step, within)
-        texts = [written.text for written in found]
+        answers = lm.write(asked, how.max_new_tokens, how.temperature, how.seed, each_step, within)
+        texts = [written.text for written in answers]
         follow(texts)
     return texts
 

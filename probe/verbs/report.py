@@ -83,8 +83,8 @@ def page(folder: Path) -> str:
         ProbeError: where the folder holds no result that can be read.
     """
     try:
-        found = from_json((folder / METRICS).read_text(encoding="utf-8"))
-        results, made = found["results"].get("test") or found["results"]["validation"], dict(found["provenance"])
+        metrics = from_json((folder / METRICS).read_text(encoding="utf-8"))
+        results, made = metrics["results"].get("test") or metrics["results"]["validation"], dict(metrics["provenance"])
         prompts = _prompts(folder / "steering.jsonl")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProbeError(
@@ -92,8 +92,8 @@ def page(folder: Path) -> str:
         ) from error
     layers = {r["column"] for r in results if str(r["column"]).startswith("layer_")}
     columns = [
-        found["chosen"],
-        *dict.fromkeys(r["column"] for r in results if r["column"] not in layers | {found["chosen"]}),
+        metrics["chosen"],
+        *dict.fromkeys(r["column"] for r in results if r["column"] not in layers | {metrics["chosen"]}),
     ]
     pictures = sorted((folder / "figures").glob("*.png"), key=lambda p: (_place(p.stem), p.stem))
     drawn = [(p.stem, {"name": _said(p.stem), "data": base64.b64encode(p.read_bytes()).decode()}) for p in pictures]
@@ -103,8 +103,8 @@ def page(folder: Path) -> str:
         .from_string(PAGE)
         .render(
             name=f"{made.get('method', 'A run')} on {made.get('lm', 'a model')}: {made.get('concept', '')}",
-            verdict=found.get("verdict", ""),
-            figures_say=found.get("figures_say", []),
+            verdict=metrics.get("verdict", ""),
+            figures_say=metrics.get("figures_say", []),
             columns=[_said(str(column)) for column in columns],
             rows=_rows(results, columns),
             shown=[picture for stem, picture in drawn if stem in FIRST],

@@ -24,14 +24,14 @@ def run(logs: FilePath = str(LOGS), json: bool = False) -> int:
 
     if not Path(logs).is_dir():
         raise ProbeError(f"--logs {logs}: expected a folder of runs, found none; `fit` or `try` makes one.")
-    found, without = summaries(Path(logs))
+    listed, without = summaries(Path(logs))
     if json:
-        for one in found:
+        for one in listed:
             print(dumps(asdict(one)))
         return 0
     console = Terminal()
     rows: list[list[Text | str]] = []
-    for one in found:
+    for one in listed:
         method = f"{one.method} ({one.concept})" if one.concept else one.method
         read = [
             Path(one.model).name,
@@ -47,6 +47,6 @@ def run(logs: FilePath = str(LOGS), json: bool = False) -> int:
     console.print("Headline: Spearman of score and truth on test, unless it says otherwise, with its 95 % interval.")
     if without:
         console.print(f"Not listed: {without} without a result, such as a run that was killed.")
-    if found:
-        console.print(f"Next: probe score FILE --run {Path(found[0].folder).relative_to(logs)}")
+    if listed:
+        console.print(f"Next: probe score FILE --run {Path(listed[0].folder).relative_to(logs)}")
     return 0

@@ -156,8 +156,8 @@ def show(
     direction = with_dose(lm, trial.direction, [layer], tasks[::HELD_OUT][:CALIBRATED_ON], how)
     ladder = [Arm("plain")] + [Arm(f"{x:g} dose", direction.deltas(x, "dose", [layer]), x) for x in LADDER]
     asked = [(prompt, arm) for arm in ladder]
-    found = written(lm, asked, how, progress=True)
-    return direction, measure(lm, asked, found, how, Readers(layer, direction.at(layer)))
+    two = written(lm, asked, how, progress=True)
+    return direction, measure(lm, asked, two, how, Readers(layer, direction.at(layer)))
 
 
 def _report(

@@ -44,9 +44,9 @@ def witnesses(said: Witnessed) -> list[Witness]:
 
 def _called(name: str, said: Witnessed) -> Witness:
     kind, _, argument = name.partition(":")
-    found: Any = named(kind, WITNESSES, "--witness")
+    heard: Any = named(kind, WITNESSES, "--witness")
     if kind in WITNESSES:
-        witness: Witness = found(argument, said)
+        witness: Witness = heard(argument, said)
         return witness
-    of_plugin: Witness = found() if isinstance(found, type) else found
+    of_plugin: Witness = heard() if isinstance(heard, type) else heard
     return of_plugin

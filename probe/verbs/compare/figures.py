@@ -98,19 +98,19 @@ def source_plot(standings: Sequence[Standing]) -> Figure:
     return figure
 
 
-def geometry_plot(found: Geometry) -> Figure:
+def geometry_plot(geometry: Geometry) -> Figure:
     """Cosines between the directions at each layer, a split half on the diagonal."""
-    columns = min(4, len(found.layers))
-    rows = -(-len(found.layers) // columns)
+    columns = min(4, len(geometry.layers))
+    rows = -(-len(geometry.layers) // columns)
     figure = Figure(figsize=(2.6 * columns + 1.6, 2.6 * rows + 0.6), layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
     for i, axis in enumerate(axes):
-        if i >= len(found.layers):
+        if i >= len(geometry.layers):
             axis.set_visible(False)
             continue
-        cosine = found.cosine[i].copy()
-        np.fill_diagonal(cosine, found.split_half[:, i])
-        _heat(axis, cosine, found.names, found.names, f"layer {found.layers[i]}", (-1, 1))
+        cosine = geometry.cosine[i].copy()
+        np.fill_diagonal(cosine, geometry.split_half[:, i])
+        _heat(axis, cosine, geometry.names, geometry.names, f"layer {geometry.layers[i]}", (-1, 1))
     figure.suptitle("cosine between directions (diagonal: of two halves of the groups)")
     return figure
 

@@ -116,12 +116,12 @@ class ComparisonReport:
 
     def agreement(self) -> dict[str, Agreement]:
         """Of each test set that several people rated, how far they agree."""
-        found: dict[str, Agreement] = {}
+        agreements: dict[str, Agreement] = {}
         for test, of in self.crossfit.tests.items():
             stories = [row for row in of.rows if row.raters]
             agreed = agreement(rating_matrix([row.raters for row in stories]), [row.group for row in stories])
-            found |= {test: agreed} if agreed else {}
-        return found
+            agreements |= {test: agreed} if agreed else {}
+        return agreements
 
     def verdict(self, adjusted: Adjusted) -> list[str]:
         """Which contestant is best on each LM, and which differ from the reference beyond chance."""
@@ -195,12 +195,12 @@ class ComparisonReport:
 
 
 def _geometry_words(result: LMResult) -> list[str]:
-    found = result.geometry
-    assert found is not None
-    half = ", ".join(f"{name} {found.split_half[i].max():.2f}" for i, name in enumerate(found.names))
+    geometry = result.geometry
+    assert geometry is not None
+    half = ", ".join(f"{name} {geometry.split_half[i].max():.2f}" for i, name in enumerate(geometry.names))
     lines = [f"{result.name}, cosine of directions from two halves of the groups, at the steadiest layer: {half}."]
-    for name, (layer, shares) in found.shift_share.items():
-        along = ", ".join(f"{other} {100 * share:.0f} %" for other, share in zip(found.names, shares, strict=True))
+    for name, (layer, shares) in geometry.shift_share.items():
+        along = ", ".join(f"{other} {100 * share:.0f} %" for other, share in zip(geometry.names, shares, strict=True))
         lines.append(
             f"{result.name}, of the mean shift of {name} at layer {layer} lies along the direction of: {along}."
         )
@@ -208,16 +208,16 @@ def _geometry_words(result: LMResult) -> list[str]:
 
 
 def _geometry_json(result: LMResult) -> dict[str, Any] | None:
-    found = result.geometry
-    if found is None:
+    geometry = result.geometry
+    if geometry is None:
         return None
     return {
-        "names": list(found.names),
-        "layers": list(found.layers),
-        "cosine": found.cosine.tolist(),
-        "split_half": found.split_half.tolist(),
+        "names": list(geometry.names),
+        "layers": list(geometry.layers),
+        "cosine": geometry.cosine.tolist(),
+        "split_half": geometry.split_half.tolist(),
         "shift_share": {
-            n: {"layer": layer, "shares": shares.tolist()} for n, (layer, shares) in found.shift_share.items()
+            n: {"layer": layer, "shares": shares.tolist()} for n, (layer, shares) in geometry.shift_share.items()
         },
     }
 

@@ -61,21 +61,23 @@ class Sheet:
     def estimates(self, n_resamples: int, metrics: Sequence[str] | None = None) -> dict[str, dict[str, Estimate]]:
         """Metric -> contestant -> estimate; all metrics by default."""
         wanted = self.metrics if metrics is None else map(metric_named, metrics)
-        found = {m.name: group_bootstrap(*self.statistic(m), n_resamples, n_folds=self.n_folds) for m in wanted}
-        return {metric: dict(zip(self.names, estimates, strict=True)) for metric, estimates in found.items()}
+        of_metric = {m.name: group_bootstrap(*self.statistic(m), n_resamples, n_folds=self.n_folds) for m in wanted}
+        return {metric: dict(zip(self.names, estimates, strict=True)) for metric, estimates in of_metric.items()}
 
     def within(self, n_resamples: int) -> dict[str, dict[str, Estimate]]:
         """Part of the texts or comparisons -> contestant -> the metric that is told of it: see `strata`."""
-        found = {
+        of_part = {
             name: group_bootstrap(*self.statistic(metric, part=part), n_resamples, n_folds=self.n_folds)
             for name, (metric, part) in strata(self.rows, self.over, self.lengths).items()
         }
-        return {name: dict(zip(self.names, estimates, strict=True)) for name, estimates in found.items()}
+        return {name: dict(zip(self.names, estimates, strict=True)) for name, estimates in of_part.items()}
 
     def differences(self, metric: str, reference: str, n_resamples: int) -> dict[str, tuple[Estimate, float]]:
         """Contestant -> its metric less the reference's, and the p of no difference."""
-        found = paired_differences(*self.statistic(metric_named(metric), reference), n_resamples, n_folds=self.n_folds)
-        return {name: x for name, x in zip(self.names, found, strict=True) if name != reference}
+        of_rival = paired_differences(
+            *self.statistic(metric_named(metric), reference), n_resamples, n_folds=self.n_folds
+        )
+        return {name: x for name, x in zip(self.names, of_rival, strict=True) if name != reference}
 
 
 def chosen_scores(crossfit: CrossFit, test: str, fits: Sequence[Fit]) -> Floats:
@@ -84,27 +86,27 @@ def chosen_scores(crossfit: CrossFit, test: str, fits: Sequence[Fit]) -> Floats:
 
 
 def _gather(crossfit: CrossFit, test: str, fits: Sequence[Fit], what: str, fold: NDArray[np.intp]) -> Floats:
-    found = np.full(len(fold), np.nan)
+    gathered = np.full(len(fold), np.nan)
     for k, fit in enumerate(fits):
         if f"{what}/{test}" in fit.tensors:
             values = to_numpy(fit.tensors[f"{what}/{test}"])
-            found[fold == k] = (
+            gathered[fold == k] = (
                 values if values.ndim == 1 else values[:, fit.facts["columns"].index(fit.facts["chosen"])]
             )
-    return found
+    return gathered
 
 
 def band_estimates(crossfit: CrossFit, test: str, fits: Sequence[Fit], lengths: Floats) -> dict[str, Estimate]:
     """Median, 5th and 95th percentile over the directions of a band."""
     columns = {f"{i}": [only(fit, i) for fit in fits] for i in range(len(fits[0].facts["columns"]))}
     sheet = Sheet(crossfit, test, columns, lengths)
-    found = {}
+    of_band = {}
     for metric in sheet.metrics:
         statistic, groups = sheet.statistic(metric)
         values = statistic(np.ones((1, len(groups))))[0]
         low, median, high = np.nanpercentile(values, [5, 50, 95])
-        found[metric.name] = Estimate(float(median), float(low), float(high), len(groups), len(set(groups)))
-    return found
+        of_band[metric.name] = Estimate(float(median), float(low), float(high), len(groups), len(set(groups)))
+    return of_band
 
 
 def only(fit: Fit, column: int) -> Fit:

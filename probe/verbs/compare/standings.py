@@ -29,8 +29,8 @@ def audit_instructions(crossfit: CrossFit, fits: Sequence[Fit], n_resamples: int
     fold = np.repeat(np.arange(len(fits)), [len(in_fold) for in_fold in by_fold])
     statistic = within_folds(lambda rows, weights: variance_sources(crossed[rows], weights), fold)
     groups = [group for in_fold in by_fold for group in in_fold]
-    found = group_bootstrap(statistic, groups, n_resamples, n_folds=len(fits))
-    return dict(zip(SOURCES, found, strict=True))
+    estimates = group_bootstrap(statistic, groups, n_resamples, n_folds=len(fits))
+    return dict(zip(SOURCES, estimates, strict=True))
 
 
 @dataclass(frozen=True)
@@ -50,27 +50,27 @@ class Geometry:
 
 def geometry(fits: Mapping[str, Sequence[Fit]], halves: Mapping[str, Sequence[Fit]]) -> Geometry | None:
     """Compares the directions of all contestants that have one at every layer; None where fewer than one has."""
-    names = tuple(name for name, found in fits.items() if "vectors" in found[0].tensors and name in halves)
+    names = tuple(name for name, of_folds in fits.items() if "vectors" in of_folds[0].tensors and name in halves)
     if not names:
         return None
     layers = tuple(fits[names[0]][0].facts["layers"])
     names = tuple(name for name in names if tuple(fits[name][0].facts["layers"]) == layers)
     vectors = np.stack([[to_numpy(fit.tensors["vectors"]) for fit in fits[name]] for name in names])  # [M, folds, L, D]
     shifts = {
-        name: found
-        for name, found in fits.items()
-        if all("shift" in fit.tensors and fit.facts["shift_layer"] in layers for fit in found)
+        name: of_folds
+        for name, of_folds in fits.items()
+        if all("shift" in fit.tensors and fit.facts["shift_layer"] in layers for fit in of_folds)
     }
     shares = {}
-    for name, found in shifts.items():
+    for name, of_folds in shifts.items():
         # Layers may differ from fold to fold: each shift is compared at its own.
         squared = []
-        for k, fit in enumerate(found):
+        for k, fit in enumerate(of_folds):
             shift = to_numpy(fit.tensors["shift"])
             squared.append(
                 (vectors[:, k, layers.index(fit.facts["shift_layer"])] @ (shift / np.linalg.norm(shift))) ** 2
             )
-        shares[name] = (mode([fit.facts["shift_layer"] for fit in found]), np.mean(squared, axis=0))
+        shares[name] = (mode([fit.facts["shift_layer"] for fit in of_folds]), np.mean(squared, axis=0))
     half = [[to_numpy(fit.tensors["vectors"]) for fit in halves[name]] for name in names]
     return Geometry(
         names,
@@ -168,15 +168,15 @@ def layer_curves(
     crossfit: CrossFit, fits: Mapping[str, Sequence[Fit]], lengths: Mapping[str, Floats], n_resamples: int
 ) -> dict[str, dict[int, Estimate]]:
     """Contestant with layers -> layer -> the compared metric on the set that is compared on."""
-    found, test = {}, crossfit.judged_on
+    of_scorer, test = {}, crossfit.judged_on
     for name, of_name in fits.items():
         if of_name[0].facts["kind"] == "layers":
             layers = of_name[0].facts["layers"]
             by_layer = {str(k): [only(fit, i) for fit in of_name] for i, k in enumerate(layers)}
             metric = crossfit.metric_of(test)
             estimates = Sheet(crossfit, test, by_layer, lengths[test]).estimates(n_resamples, [metric])[metric]
-            found[name] = dict(zip(layers, estimates.values(), strict=True))
-    return found
+            of_scorer[name] = dict(zip(layers, estimates.values(), strict=True))
+    return of_scorer
 
 
 def transfer(
@@ -191,7 +191,7 @@ def transfer(
     """
     table: dict[str, dict[str, dict[str, Estimate]]] = {}
     for contrast, by_name in fits.items():
-        layered = {name: found for name, found in by_name.items() if found[0].facts["kind"] == "layers"}
+        layered = {name: of_folds for name, of_folds in by_name.items() if of_folds[0].facts["kind"] == "layers"}
         for test in crossfit.tests if layered else ():
             sheet = Sheet(crossfit, test, layered, lengths[test])
             metric = "auroc" if "judged" in sheet.over else crossfit.metric_of(test)

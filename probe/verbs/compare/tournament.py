@@ -113,12 +113,12 @@ class Tournament:
         span = self.crossfit.contrasts[contrast].span
         data = self.crossfit.training(contrast, part, contestant.batch_size)
         key = self._key(contestant, data, span, part)
-        found = self.store.load(key)
-        if found is None:
-            found = self._fit(contestant, data, span, part)
-            self.store.save(key, found)
+        fitted = self.store.load(key)
+        if fitted is None:
+            fitted = self._fit(contestant, data, span, part)
+            self.store.save(key, fitted)
             self.n_fitted += 1
-        return found
+        return fitted
 
     def _fit(self, contestant: Contestant, data: SplitRows, span: Span, part: Part) -> Fit:
         started = time.perf_counter()

@@ -52,11 +52,11 @@ def idea_and_style(result: Evaluation, columns: Mapping[str, str]) -> Figure:
     figure = Figure(figsize=(5, 1.6 + 0.5 * len(columns)), layout="constrained")
     axis = figure.subplots()
     for offset, metric, colour, marker in ((-0.1, "idea_accuracy", BLUE, "o"), (0.1, "style_accuracy", ORANGE, "s")):
-        found = [result.estimates[metric][name] for name in columns]
-        ends = [[e.value - e.lower for e in found], [e.upper - e.value for e in found]]
+        estimates = [result.estimates[metric][name] for name in columns]
+        ends = [[e.value - e.lower for e in estimates], [e.upper - e.value for e in estimates]]
         y = np.arange(len(columns)) + offset
         axis.errorbar(
-            [e.value for e in found],
+            [e.value for e in estimates],
             y,
             xerr=ends,
             fmt=marker,
@@ -95,7 +95,7 @@ def pictures(measures: Iterable[str], told: str) -> dict[str, list[str]]:
     of = list(measures)
     result = [m for m in dict.fromkeys((told, *RESULT)) if m in of]
     split = {"result/steering": result, "steer/other_measures": [m for m in of if m not in result]}
-    return {tag: found for tag, found in split.items() if found}
+    return {tag: tags for tag, tags in split.items() if tags}
 
 
 def steering_curves(

@@ -90,11 +90,11 @@ def print_end(console: Terminal, folder: Path, scorer: Scorer, steering: Steerin
     console.print(f"Everything is in {folder}: {', '.join(left)}.")
     console.print(f"Next: tensorboard --logdir {folder.parent}")
     if isinstance(scorer, HasDirection):
-        where = folder / "direction"
-        console.print(f'  or: probe generate "Write a story about a town." --direction {where}', soft_wrap=True)
+        saved = folder / "direction"
+        console.print(f'  or: probe generate "Write a story about a town." --direction {saved}', soft_wrap=True)
     if isinstance(scorer, LoRAWriter):
-        where = folder / "adapter"
-        console.print(f"  or: probe stories --config configs/stories.yaml --adapter {where}", soft_wrap=True)
+        saved = folder / "adapter"
+        console.print(f"  or: probe stories --config configs/stories.yaml --adapter {saved}", soft_wrap=True)
 
 
 def _print_texts(console: Terminal, steering: SteeringCallback) -> None:

@@ -20,7 +20,7 @@ def verdict(scorer: Scorer, judgement: Judgement) -> str:
     concept, p95, most = scorer.data.concept, judgement.band_95[1], ceiling(scorer)
     better = {control.replace("_", " "): judgement.margins[control].lower > 0 for control in CONTROLS}
     better["random directions"] = rho.lower > p95
-    beaten, unbeaten = ([name for name, is_so in better.items() if is_so is found] for found in (True, False))
+    beaten, unbeaten = ([name for name, is_so in better.items() if is_so is wanted] for wanted in (True, False))
     what = "the score" if scorer.kind == "single" else scorer.chosen.replace("_", " ")
     scale = (
         "0 is chance, 1 is perfect"

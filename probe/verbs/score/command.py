@@ -142,8 +142,8 @@ def _score(run: "Run", chunk: Sequence[Given]) -> list[float]:
     try:
         return run.score([run.passage(one.text, one.prompt) for one in chunk])
     except ProbeError as error:
-        where = " to ".join(dict.fromkeys((chunk[0].where, chunk[-1].where)))
-        raise ProbeError(f"{where}: {error}") from error
+        places = " to ".join(dict.fromkeys((chunk[0].where, chunk[-1].where)))
+        raise ProbeError(f"{places}: {error}") from error
 
 
 def _percentile(run: "Run", one: Given, score: float) -> float:

@@ -50,13 +50,13 @@ class ScoreFile:
         Raises:
             ProbeError: where it holds something else.
         """
-        found = list(islice(self._old, len(records)))
-        if any(old.own != self._own(new) for old, new in zip(found, records, strict=False)):
+        remembered = list(islice(self._old, len(records)))
+        if any(old.own != self._own(new) for old, new in zip(remembered, records, strict=False)):
             raise self.refusal("scores of other texts")
-        if len(found) < len(records):
+        if len(remembered) < len(records):
             return None
-        self.kept = found[-1].end
-        return [old.score for old in found]
+        self.kept = remembered[-1].end
+        return [old.score for old in remembered]
 
     def check_ends(self) -> None:
         """Raises ProbeError where the file holds more than was asked for."""

@@ -42,27 +42,27 @@ class Texts:
 
     def __iter__(self) -> Iterator[Given]:
         for place in self.places:
-            for record, where in _records(place):
-                yield self._given(record, where.replace(str(self.stdin), "standard input"))
+            for record, at in _records(place):
+                yield self._given(record, at.replace(str(self.stdin), "standard input"))
 
-    def _given(self, record: Any, where: str) -> Given:
+    def _given(self, record: Any, at: str) -> Given:
         if isinstance(record, str):
             record = {"text": record}
         if not isinstance(record, dict):
-            raise ProbeError(f"{where}: expected an object with `text`, found {str(record)[:60]!r}; correct it.")
+            raise ProbeError(f"{at}: expected an object with `text`, found {str(record)[:60]!r}; correct it.")
         if taken := {"score", "percentile"} & record.keys():
-            raise ProbeError(f"{where}: found the field `{min(taken)}`, which is to be written; rename it.")
+            raise ProbeError(f"{at}: found the field `{min(taken)}`, which is to be written; rename it.")
         asked = record.get("prompt") or self.prompt
         name = next((name for name in ("text", "response", "prompt") if record.get(name)), None)
         if name is None:
             raise ProbeError(
-                f"{where}: expected `text`, `response` or `prompt`, found {sorted(record)}; name the texts so."
+                f"{at}: expected `text`, `response` or `prompt`, found {sorted(record)}; name the texts so."
             )
         for field, value in ((name, record[name]), ("prompt", asked)):
             if not isinstance(value, str) or not value.strip():
-                raise ProbeError(f"{where}: expected `{field}` to be a non-empty text, found {value!r}; correct it.")
-        readable(json.dumps(record, ensure_ascii=False), f"{where}: the row")
-        return Given(where, record, None if name == "prompt" else record[name], asked)
+                raise ProbeError(f"{at}: expected `{field}` to be a non-empty text, found {value!r}; correct it.")
+        readable(json.dumps(record, ensure_ascii=False), f"{at}: the row")
+        return Given(at, record, None if name == "prompt" else record[name], asked)
 
 
 def _records(place: Path) -> Iterator[tuple[Any, str]]:
@@ -78,20 +78,20 @@ def _records(place: Path) -> Iterator[tuple[Any, str]]:
     elif place.suffix.lower() in (".txt", ""):
         with place.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                where = f"{place}:{number}"
-                if text := _decoded(line, where).strip():
-                    yield text, where
+                at = f"{place}:{number}"
+                if text := _decoded(line, at).strip():
+                    yield text, at
     else:
         raise ProbeError(
             f"{place}: expected .jsonl, .csv or .txt (a text a line), found another kind; rename or convert it."
         )
 
 
-def _decoded(found: bytes, where: str) -> str:
+def _decoded(found: bytes, at: str) -> str:
     try:
         return found.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ProbeError(f"{where}: expected text in UTF-8, but {error}; save it as such.") from error
+        raise ProbeError(f"{at}: expected text in UTF-8, but {error}; save it as such.") from error
 
 
 def from_stdin(folder: str) -> Path:

@@ -76,21 +76,21 @@ def run(
         raise ProbeError("--ask: expected {prompt} where the uncreative prompt is to stand, found none; add it.")
     try_folder(output, "--output")
     readers = witnesses(steering)
-    found, rows_of, frozen = open_direction(direction_folder(direction, run), data, lm, other_model)
-    how, _ = asked_for(found, steering, steering.strengths)
-    concept = concept or found.provenance.get("concept", CREATIVE)
+    opened, rows_of, frozen = open_direction(direction_folder(direction, run), data, lm, other_model)
+    how, _ = asked_for(opened, steering, steering.strengths)
+    concept = concept or opened.provenance.get("concept", CREATIVE)
     # Refuses what cannot be before anything is written, which a dose is measured on.
-    found.deltas(how.strength, "norm" if how.unit == "dose" else how.unit, how.layers)
+    opened.deltas(how.strength, "norm" if how.unit == "dose" else how.unit, how.layers)
     writing = replace(steering, tokens=how.tokens)
-    ground = unseen_ground(frozen, found, rows_of, writing, readers, n_prompts)
+    ground = unseen_ground(frozen, opened, rows_of, writing, readers, n_prompts)
     if adapter:
-        frozen.adapter = attach(frozen, adapter_folder(adapter), found.provenance["data_fingerprint"])
+        frozen.adapter = attach(frozen, adapter_folder(adapter), opened.provenance["data_fingerprint"])
     board = TensorBoardLogger(output, name="", default_hp_metric=False)
     judges = _judges(frozen if self_judge else None, endpoint, cached(replies, "replies.db"))
     if how.unit == "dose":
         dull = dull_prompts(rows_of.rows["validation"])
         with frozen.adapted(0):
-            ground = replace(ground, direction=with_dose(frozen, found, how.layers, dull[:CALIBRATED_ON], writing))
+            ground = replace(ground, direction=with_dose(frozen, opened, how.layers, dull[:CALIBRATED_ON], writing))
     console = Terminal()
     say = console.print
     sets = write_stories(ground, how, ask.replace("{concept}", concept), steering.seed, say, progress=True)

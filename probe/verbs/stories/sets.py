@@ -59,9 +59,9 @@ class StorySets:
     def beyond_controls(self) -> dict[str, tuple[Estimate, float]]:
         """Control -> by how much the steered texts exceed its texts in what steering is told by, and Holm's p."""
         names = [name for name in CONTROLS if name in self.texts]
-        found = [self._difference("steered", name) for name in names]
-        adjusted = holm([p for _, p in found])
-        return {name: (e, p) for name, (e, _), p in zip(names, found, adjusted, strict=True)}
+        differences = [self._difference("steered", name) for name in names]
+        adjusted = holm([p for _, p in differences])
+        return {name: (e, p) for name, (e, _), p in zip(names, differences, adjusted, strict=True)}
 
     def _difference(self, one: str, other: str) -> tuple[Estimate, float]:
         return difference(self.texts[one], self.texts[other], self.ground.groups, self.ground.told_by)
@@ -109,12 +109,12 @@ def write_stories(
             Arm("random", of_prompt, how.strength, how.operator) for of_prompt in _random(ground, deltas, n, seed)
         ],
     }
-    where = f"layer{'s' * (len(how.layers) > 1)} {', '.join(map(str, how.layers))}"
+    at_layers = f"layer{'s' * (len(how.layers) > 1)} {', '.join(map(str, how.layers))}"
     by = "" if how.operator == "plus" else f", by {how.operator}"
     dull = less(ground.concept)
     made = {
         "uncreative": f"{dull} prompts",
-        "steered": f"{dull} prompts, steered by {how.strength:g} ({how.unit}) at {where}{by}",
+        "steered": f"{dull} prompts, steered by {how.strength:g} ({how.unit}) at {at_layers}{by}",
         "creative": f"{ground.concept} prompts",
         "asked": f"{dull} prompts, asked as {ask!r}",
         "random": f"{dull} prompts, each steered along its own random direction of the same length",

@@ -72,18 +72,20 @@ def run(
     try_folder(output, "--output")
     readers = witnesses(steering)
     folder = try_folder(direction_folder(direction, run), "--direction")
-    found, rows_of, frozen = open_direction(folder, data, lm, other_model)
-    unknown = sorted(set(layers or ()) - set(found.layers))
+    opened, rows_of, frozen = open_direction(folder, data, lm, other_model)
+    unknown = sorted(set(layers or ()) - set(opened.layers))
     if unknown:
-        raise ProbeError(f"--layers: the direction holds {list(found.layers)}, found {unknown[0]}; choose among those.")
-    wanted = tuple(layers or found.layers)
+        raise ProbeError(
+            f"--layers: the direction holds {list(opened.layers)}, found {unknown[0]}; choose among those."
+        )
+    wanted = tuple(layers or opened.layers)
     places = [(k,) for k in wanted] + ([wanted] if together and len(wanted) > 1 else [])
     settings = [Setting(place, strength, strength_unit, operator) for place in places for strength in strengths]
     console = Terminal()
-    ground, other_ground = held_out(frozen, found, rows_of, steering, readers, n_prompts, n_test_prompts)
+    ground, other_ground = held_out(frozen, opened, rows_of, steering, readers, n_prompts, n_test_prompts)
     if strength_unit == "dose":
-        found = with_dose(frozen, found, wanted, ground.prompts[:CALIBRATED_ON], steering)
-        ground, other_ground = replace(ground, direction=found), replace(other_ground, direction=found)
+        opened = with_dose(frozen, opened, wanted, ground.prompts[:CALIBRATED_ON], steering)
+        ground, other_ground = replace(ground, direction=opened), replace(other_ground, direction=opened)
     searched = search(ground, settings, budget, n_random, steering.seed, console)
     judged = judge(other_ground, searched, console)
     SweepReport(output, folder, other_ground, budget, searched, judged).write(console)

@@ -116,15 +116,15 @@ class SweepReport:
     def verdict(self) -> list[str]:
         """What the recommended setting reaches, beside random directions, and where the layers differ."""
         best, share, concept = self.searched.recommended, self.judged.share, self.ground.concept
-        where = (
+        at_setting = (
             f"layer {best.setting.where} at {best.setting.strength:g} {UNITS[best.setting.unit]} "
             f"({best.strength_absolute:.2f} absolute, {best.strength_norm:.2f} of the residual norm)"
         )
         budget = f"{self.budget.extra_nll:g} nats of extra NLL and {self.budget.repetition:g} of repetition"
         lines = [
-            f"Verdict: {where} has the largest gain within the budget of {budget}."
+            f"Verdict: {at_setting} has the largest gain within the budget of {budget}."
             if best.affordable
-            else f"Verdict: nothing is within the budget of {budget}; {where} is the cheapest.",
+            else f"Verdict: nothing is within the budget of {budget}; {at_setting} is the cheapest.",
         ]
         reached, digits = self.judged.random_shares, 2
         if unlike := not_apart(self.judged.gap, concept):

@@ -75,8 +75,8 @@ def sweep(
 
 
 def _means(texts: Sequence[SteeredText]) -> dict[str, float]:
-    found = {m: float(mean(values_of(texts, m))[0]) for m in texts[0].measures}
-    return found | {"empty": _empty(texts)}
+    means = {m: float(mean(values_of(texts, m))[0]) for m in texts[0].measures}
+    return means | {"empty": _empty(texts)}
 
 
 def _empty(texts: Sequence[SteeredText]) -> float:
@@ -106,16 +106,16 @@ def at_matched(cells: Sequence[Cell], by: str, target: float) -> dict[str, dict[
 
     `by` is `strength_absolute`, `strength_norm`, or a measure such as `kl`; a layer that does not reach the target is left out.
     """
-    found: dict[str, dict[str, float]] = {}
-    for where in dict.fromkeys(cell.setting.where for cell in cells):
-        along = sorted((c for c in cells if c.setting.where == where), key=lambda c: c.setting.strength)
+    of_place: dict[str, dict[str, float]] = {}
+    for place in dict.fromkeys(cell.setting.where for cell in cells):
+        along = sorted((c for c in cells if c.setting.where == place), key=lambda c: c.setting.strength)
         reached = [getattr(c, by) if hasattr(c, by) else c.means[by] for c in along]
         path = [c for c, value in zip(along, reached, strict=True) if np.isfinite(value)]
         # A noisy measure may dip: the first strength that reaches the target counts.
         x = np.maximum.accumulate([value for value in reached if np.isfinite(value)])
         if path and x[0] <= target <= x[-1]:
             measures: Mapping[str, list[float]] = {m: [c.means.get(m, np.nan) for c in path] for m in path[0].means}
-            found[where] = {m: float(np.interp(target, x, values)) for m, values in measures.items()}
-            found[where]["gain"] = float(np.interp(target, x, [c.gain for c in path]))
-            found[where]["strength"] = float(np.interp(target, x, [c.setting.strength for c in path]))
-    return found
+            of_place[place] = {m: float(np.interp(target, x, values)) for m, values in measures.items()}
+            of_place[place]["gain"] = float(np.interp(target, x, [c.gain for c in path]))
+            of_place[place]["strength"] = float(np.interp(target, x, [c.setting.strength for c in path]))
+    return of_place
