@@ -81,19 +81,28 @@ class Budget:
 
 
 @dataclass
-class DataFiles:
-    """The files that a direction was fitted with; its held-out groups give the prompts to steer on.
+class ContrastFiles:
+    """The files of a contrast set.
 
     Args:
         pairs: JSONL or CSV of contrastive pairs.
-        validation_stories: Rated texts whose groups are validation.
-        test_stories: Rated texts whose groups are test.
-        fractions: Share of groups for validation and for test where no stories decide it.
-        seed: Splits groups.
+        validation_stories: Rated texts whose groups are validation, on which a layer is chosen.
+        test_stories: Rated texts whose groups are test, on which the result is read.
     """
 
     pairs: FilePath
     validation_stories: FilePath | None = None
     test_stories: FilePath | None = None
+
+
+@dataclass
+class DataFiles(ContrastFiles):
+    """The files that a direction was fitted with; its held-out groups give the prompts to steer on.
+
+    Args:
+        fractions: Share of groups for validation and for test where no stories decide it.
+        seed: Splits groups.
+    """
+
     fractions: tuple[Share, Share] = (0.2, 0.2)
     seed: Seed = 0

@@ -9,7 +9,7 @@ import numpy as np
 
 from probe.data.reading import Row
 from probe.metrics.bootstrap import Estimate, group_bootstrap
-from probe.metrics.metric import METRICS, Judged, Metric, judged_by
+from probe.metrics.metric import METRICS, Metric, Scored, scored_over
 from probe.metrics.people import People, against_people, rating_matrix
 from probe.metrics.ranks import Floats, spearman
 from probe.metrics.strata import strata
@@ -49,7 +49,7 @@ class EvaluationSet:
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
         nothing = np.zeros(len(rows))
-        over = judged_by(rows, nothing[:, None], nothing)
+        over = scored_over(rows, nothing[:, None], nothing)
         of_truth = over["judged"] if "judged" in over else over["texts"][np.arange(0)]
         self.judged, self.truth, self.middle = of_truth.rows, of_truth.truth, of_truth.middle
         self.groups = self.groups_of(of_truth)
@@ -57,7 +57,7 @@ class EvaluationSet:
         self.n_pairs = len(over["pairs"].rows) if "pairs" in over else 0
         self.ratings = rating_matrix([rows[i].raters for i in self.judged])
 
-    def groups_of(self, judged: Judged) -> list[str]:
+    def groups_of(self, judged: Scored) -> list[str]:
         """The group of each text or pair."""
         return [self.rows[i].group for i in judged.rows]
 
@@ -65,10 +65,10 @@ class EvaluationSet:
         self, columns: Mapping[str, Floats], lengths: Floats, n_resamples: int = 1000, progress: bool = False
     ) -> Evaluation:
         """Evaluates named score columns `[N]` of this split's rows; `lengths` `[N]` are token counts."""
-        over = judged_by(self.rows, np.stack(list(columns.values()), axis=1), lengths)
+        over = scored_over(self.rows, np.stack(list(columns.values()), axis=1), lengths)
         told = [metric for metric in METRICS if metric.over in over and len(over[metric.over].rows)]
 
-        def estimates(metric: Metric, judged: Judged) -> dict[str, Estimate]:
+        def estimates(metric: Metric, judged: Scored) -> dict[str, Estimate]:
             intervals = group_bootstrap(partial(metric.of, judged), self.groups_of(judged), n_resamples)
             return dict(zip(columns, intervals, strict=True))
 

@@ -31,7 +31,7 @@ MOST_PAIRED = 2000
 
 
 @dataclass(frozen=True)
-class Judged:
+class Scored:
     """What a metric sees, N texts or pairs."""
 
     scores: Floats
@@ -47,8 +47,8 @@ class Judged:
     groups: NDArray[np.intp]
     """`[N]` the number of its group."""
 
-    def __getitem__(self, kept: NDArray[np.intp] | NDArray[np.bool_]) -> "Judged":
-        return Judged(
+    def __getitem__(self, kept: NDArray[np.intp] | NDArray[np.bool_]) -> "Scored":
+        return Scored(
             self.scores[kept], self.truth[kept], self.lengths[kept], self.middle, self.rows[kept], self.groups[kept]
         )
 
@@ -63,40 +63,40 @@ class Metric:
     """For people."""
     chance: float
     """What a score that knows nothing reaches."""
-    of: Callable[[Judged, Floats], Floats]
+    of: Callable[[Scored, Floats], Floats]
     """The metric `[R, C]` in R resamples, in which the i-th text or pair comes `weights[r, i]` times; all by rank
     alone, but for Pearson's."""
     over: Over = "judged"
 
 
-def _spearman(texts: Judged, weights: Floats) -> Floats:
+def _spearman(texts: Scored, weights: Floats) -> Floats:
     return spearman(texts.scores, texts.truth, weights)
 
 
-def _auroc(texts: Judged, weights: Floats) -> Floats:
+def _auroc(texts: Scored, weights: Floats) -> Floats:
     unequal = texts.truth != texts.middle
     return auroc(texts.scores[unequal], texts.truth[unequal] > texts.middle, weights[:, unequal])
 
 
-def _won(pairs: Judged, weights: Floats) -> Floats:
+def _won(pairs: Scored, weights: Floats) -> Floats:
     return pair_accuracy(pairs.scores, np.zeros_like(pairs.scores), weights)
 
 
-def _cells(texts: Judged, weights: Floats) -> tuple[Floats, Floats]:
+def _cells(texts: Scored, weights: Floats) -> tuple[Floats, Floats]:
     """Scores `[P, 2, 2, C]` (topic x idea x style) of a crossed set, and how often `[R, P]` each topic comes."""
     return texts.scores.reshape(-1, 2, 2, texts.scores.shape[1]), weights[:, ::4]
 
 
-def _ideas_told_apart(texts: Judged, weights: Floats) -> Floats:
+def _ideas_told_apart(texts: Scored, weights: Floats) -> Floats:
     return told_apart(*_cells(texts, weights))
 
 
-def _styles_told_apart(texts: Judged, weights: Floats) -> Floats:
+def _styles_told_apart(texts: Scored, weights: Floats) -> Floats:
     cells, times = _cells(texts, weights)
     return told_apart(cells.swapaxes(1, 2), times)
 
 
-def _variance_share(source: int, texts: Judged, weights: Floats) -> Floats:
+def _variance_share(source: int, texts: Scored, weights: Floats) -> Floats:
     cells, times = _cells(texts, weights)
     return np.stack([variance_sources(cells[..., c], times)[:, source] for c in range(cells.shape[-1])], axis=1)
 
@@ -175,9 +175,9 @@ def metric_named(name: str) -> Metric:
     return next(metric for metric in METRICS if metric.name == name)
 
 
-def judged_by(
+def scored_over(
     rows: Sequence[Row], scores: Floats, lengths: Floats, margins: Floats | None = None
-) -> dict[Over, Judged]:
+) -> dict[Over, Scored]:
     """What these rows have for metrics to go over.
 
     Args:
@@ -194,10 +194,10 @@ def judged_by(
 
     groups = np.unique([row.group for row in rows], return_inverse=True)[1].astype(np.intp)
 
-    def texts(chosen: NDArray[np.intp]) -> Judged:
-        return Judged(scores[chosen], truth[chosen], lengths[chosen], middle, chosen, groups[chosen])
+    def texts(chosen: NDArray[np.intp]) -> Scored:
+        return Scored(scores[chosen], truth[chosen], lengths[chosen], middle, chosen, groups[chosen])
 
-    by_kind: dict[Over, Judged] = {"texts": texts(judged if len(judged) else np.arange(len(rows)))}
+    by_kind: dict[Over, Scored] = {"texts": texts(judged if len(judged) else np.arange(len(rows)))}
     if len(judged):
         by_kind["judged"] = texts(judged)
     if len(stories):
@@ -215,7 +215,7 @@ def judged_by(
         if kind.any():
             kept = kind & (won != 0)
             signed = lead[kept] * won[kept, None]
-            by_kind[over] = Judged(
+            by_kind[over] = Scored(
                 signed, np.ones(len(signed)), lengths[first[kept]], np.nan, first[kept], groups[first[kept]]
             )
     return by_kind

@@ -57,7 +57,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Verdicts:
     """What a judge said of comparisons, each asked in both orders."""
 
     verdicts: list[Winner | None]
@@ -105,7 +105,7 @@ def comparisons(
 
 def by_judge(
     comparisons: Sequence[Comparison], ask_all: Callable[[Sequence[str]], list[str]], concept: str = "creative"
-) -> Judged:
+) -> Verdicts:
     """Has a judge compare texts, each pair in both orders, since judges favour a position.
 
     Source: Zheng et al. 2023, "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena", arXiv 2306.05685, section 3.4.
@@ -127,7 +127,7 @@ def by_judge(
             verdicts[i] = "tie" if straight == reverse else "a" if straight == "A" else "b"
     readable = [letter for letter in named if letter]
     first = readable.count("A") / len(readable) if readable else float("nan")
-    return Judged(verdicts, len(named), len(named) - len(readable), first)
+    return Verdicts(verdicts, len(named), len(named) - len(readable), first)
 
 
 _BLOCK = ("text", "story")

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from probe.data.reading import Row, pairs
-from probe.metrics.metric import Judged, Metric, Over, metric_named
+from probe.metrics.metric import Metric, Over, Scored, metric_named
 from probe.metrics.ranks import Floats
 
 LONGER, SHORTER = "the longer one preferred", "the shorter one preferred"
 
 
-def strata(rows: Sequence[Row], over: Mapping[Over, Judged], lengths: Floats) -> dict[str, tuple[Metric, Judged]]:
+def strata(rows: Sequence[Row], over: Mapping[Over, Scored], lengths: Floats) -> dict[str, tuple[Metric, Scored]]:
     """Part -> the metric that is told of it, and what is in it; nothing where there is but one part.
 
     Args:
@@ -22,7 +22,7 @@ def strata(rows: Sequence[Row], over: Mapping[Over, Judged], lengths: Floats) ->
         over: What they have for metrics to go over.
         lengths: `[N]` token counts.
     """
-    parts: dict[str, tuple[Metric, Judged]] = {}
+    parts: dict[str, tuple[Metric, Scored]] = {}
     if "rated" in over:
         parts |= _parts("spearman", over["rated"], [rows[i].source for i in over["rated"].rows])
     if "preferences" in over:
@@ -36,7 +36,7 @@ def strata(rows: Sequence[Row], over: Mapping[Over, Judged], lengths: Floats) ->
     return parts
 
 
-def _parts(metric: str, judged: Judged, names: Sequence[str | None]) -> dict[str, tuple[Metric, Judged]]:
+def _parts(metric: str, judged: Scored, names: Sequence[str | None]) -> dict[str, tuple[Metric, Scored]]:
     of_item = np.array([name or "" for name in names])
     known = sorted({name for name in names if name})
     return {name: (metric_named(metric), judged[of_item == name]) for name in known} if len(known) > 1 else {}

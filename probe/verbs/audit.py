@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from probe.data.reading import Pooling, Span
 from probe.data.rows import RatedText, TextPair, read_rows
 from probe.errors import ProbeError
 from probe.files import atomic_write, try_file, without_nan
-from probe.lm.spec import LMSpec
+from probe.lm.spec import ContrastFiles, LMSpec
 from probe.options.types import FilePath, NonNegativeInt
 
 if TYPE_CHECKING:
@@ -25,23 +25,8 @@ COLOUR = {"ok": "green", "warning": "yellow", "error": "red"}
 MARK = {"ok": "ok", "warning": "WARNING", "error": "ERROR"}
 
 
-@dataclass
-class DataFiles:
-    """The files of a contrast set.
-
-    Args:
-        pairs: JSONL or CSV of contrastive pairs.
-        validation_stories: Rated texts on which a layer is chosen.
-        test_stories: Rated texts on which the result is read.
-    """
-
-    pairs: FilePath
-    validation_stories: FilePath | None = None
-    test_stories: FilePath | None = None
-
-
 def run(
-    data: DataFiles,
+    data: ContrastFiles,
     lm: LMSpec | None = None,
     span: Span = "prompt",
     pooling: Pooling = "mean",

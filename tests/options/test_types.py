@@ -17,11 +17,10 @@ from probe.cli.front import COMMANDS, main
 from probe.cli.plugins import SCORERS
 from probe.data.splits import ContrastData
 from probe.lm.chat import Endpoint
-from probe.lm.spec import Budget, Contestant, DataFiles, LMSpec
+from probe.lm.spec import Budget, Contestant, ContrastFiles, DataFiles, LMSpec
 from probe.options import types as option_types
 from probe.steering.callback import SteeringCallback
 from probe.steering.settings import Demonstration
-from probe.verbs import audit
 from probe.verbs.compare.command import ComparedData
 from probe.verbs.sweep.command import Writing
 
@@ -29,8 +28,19 @@ VERBS = {verb: import_module(f"probe.verbs.{MODULES.get(verb, verb)}") for verb 
 OPTIONS_OF: list[Any] = [
     *(module.run for module in VERBS.values()),
     *(getattr(scorers, name) for name in SCORERS),
-    *(ContrastData, SteeringCallback, LMSpec, Contestant, Budget, DataFiles, Writing, Endpoint, Demonstration),
-    *(audit.DataFiles, ComparedData),
+    *(
+        ContrastData,
+        SteeringCallback,
+        LMSpec,
+        Contestant,
+        Budget,
+        DataFiles,
+        ContrastFiles,
+        Writing,
+        Endpoint,
+        Demonstration,
+    ),
+    ComparedData,
 ]
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from probe.data.reading import pairs
 from probe.metrics.bootstrap import Estimate, group_bootstrap, paired_differences, within_folds
-from probe.metrics.metric import METRICS, Judged, Metric, judged_by, metric_named
+from probe.metrics.metric import METRICS, Metric, Scored, metric_named, scored_over
 from probe.metrics.ranks import Floats, to_numpy
 from probe.metrics.strata import strata
 from probe.verbs.compare.crossfit import CrossFit
@@ -36,10 +36,10 @@ class Sheet:
         for column, contestant in enumerate(fits.values()):
             if f"preferred/{test}" in contestant[0].tensors:
                 margins[:, column] = _gather(crossfit, test, contestant, "preferred", self.fold[first])
-        self.over = judged_by(self.rows, self.scores, lengths, margins)
+        self.over = scored_over(self.rows, self.scores, lengths, margins)
 
     def statistic(
-        self, metric: Metric, less: str | None = None, part: Judged | None = None
+        self, metric: Metric, less: str | None = None, part: Scored | None = None
     ) -> tuple[Callable[[Floats], Floats], list[str]]:
         """A metric as a statistic of weights, folds apart, and the groups of what it counts: all, or a part of it.
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from probe.data.concept import less, side
 from probe.files import write_csv, write_json, write_json_lines
 from probe.metrics.bootstrap import FEW_GROUPS, Estimate
-from probe.metrics.pairwise import Judged, WinRate, win_rates
+from probe.metrics.pairwise import Verdicts, WinRate, win_rates
 from probe.show import DIGITS, cell, draw, figures_table, p_value
 from probe.shown.escapes import markdown
 from probe.shown.terminal import Terminal
@@ -36,14 +36,14 @@ class StoriesReport:
     def __init__(self, board: TensorBoardLogger, sets: StorySets) -> None:
         self.board, self.folder, self.sets = board, Path(board.log_dir), sets
         self.summaries = {name: summary(texts, sets.ground.group_of) for name, texts in sets.texts.items()}
-        self.judged: dict[str, Judged] = {}
+        self.judged: dict[str, Verdicts] = {}
         self.rates: dict[str, dict[tuple[str, str], WinRate]] = {
             measure: win_rates(sets.comparisons(), sets.told(measure)) for measure in sets.ground.measures
         }
         texts = (text.record() for of_set in sets.texts.values() for text in of_set)
         write_json_lines(self.folder / "texts.jsonl", texts)
 
-    def add_judge(self, name: str, judged: Judged, n_prompts: int) -> None:
+    def add_judge(self, name: str, judged: Verdicts, n_prompts: int) -> None:
         """Takes what a judge said of the comparisons of the first prompts."""
         self.judged[name] = judged
         self.rates[name] = win_rates(self.sets.comparisons(n_prompts), judged.verdicts)
