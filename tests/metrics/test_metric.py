@@ -9,7 +9,7 @@ import torch
 from probe.data.reading import crossed_rows, pair_rows, preference_rows, story_rows
 from probe.data.rows import CrossedText, Preference, RatedText, TextPair
 from probe.metrics.evaluation import EvaluationSet
-from probe.metrics.metric import METRICS, Metric, judged_by
+from probe.metrics.metric import METRICS, Metric, scored_over
 from probe.scorers.judging import CONTROLS
 from probe.verbs.compare.crossfit import ContrastSet, CrossFit
 from probe.verbs.compare.figures import interval_plot
@@ -78,7 +78,7 @@ def test_one_entry_is_in_the_sheets_of_a_comparison_and_its_figure() -> None:
 
 def test_every_metric_goes_over_what_it_says_and_knows_its_chance() -> None:
     rows = pair_rows(PAIRS) + story_rows(STORIES) + preference_rows(VOTES) + crossed_rows(CROSSED)
-    judged = judged_by(rows, RNG.normal(size=(len(rows), 400)), RNG.normal(size=len(rows)))
+    judged = scored_over(rows, RNG.normal(size=(len(rows), 400)), RNG.normal(size=len(rows)))
     assert {over: len(of.rows) for over, of in judged.items()} == {
         "texts": len(STORIES), "judged": len(STORIES), "rated": len(STORIES), "ratings": len(STORIES), "pairs": len(PAIRS),
         "preferences": 16, "crossed": len(CROSSED),
