@@ -40,11 +40,13 @@ class Line:
     end: Literal["stop", "length"] | None = None
     gone: bool = False
     """Whoever wanted it may set this, from any thread, and it leaves the batch."""
+    failure: Exception | None = None
+    """Why it will never be whole."""
 
     @property
     def over(self) -> bool:
         """Whether nothing more is written."""
-        return self.gone or self.end is not None
+        return self.gone or self.end is not None or self.failure is not None
 
     def take(self, token: int, ends: Sequence[int]) -> None:
         """Takes its next token."""
@@ -83,22 +85,27 @@ class OpenBatch:
         return self.rows - sum(not line.over for line in self.lines)
 
     @torch.inference_mode()
-    def join(self, lines: Sequence[Line]) -> None:
-        """Reads the prompts of lines, and writes the first token of each; a line that is written alone is written whole."""
+    def join(self, lines: Sequence[Line], ends: Callable[[], bool] = lambda: False) -> None:
+        """Reads the prompts of lines, and writes the first token of each.
+
+        A line that is written alone is written whole, unless all is to end.
+        """
         for rows in plan_batches([len(line.prompt) for line in lines], self.lm.batch_tokens):
             some = [lines[i] for i in rows]
-            part, most = ("prompt", 1) if self.together else ("all", some[0].limit)
+            part: Tokens = "prompt" if self.together else "all"
+            most = 1 if self.together else some[0].limit
             ids, mask = padded([line.prompt for line in some], self.lm.pad_id, self.lm.device)
-            self._put(some, *self._continue(some, ids, mask, {}, part, most, lambda: False))
+            self._put(some, *self._continue(some, ids, mask, {}, part, most, ends))
 
     @torch.inference_mode()
     def write_on(self, waits: Callable[[], bool]) -> None:
         """Writes a token of every line a step, until enough lines are over to go on without them, or somebody waits."""
-        lines, ids, mask, cache = self.lines, self._ids, self._mask, self._cache
-        self.clear()
-        most = max((line.limit - len(line.new) for line in lines if not line.over), default=0)
+        lines, most = self.lines, max((line.limit - len(line.new) for line in self.lines if not line.over), default=0)
         if most:
-            self._put(lines, *self._continue(lines, ids, mask, cache, "generated", most, waits))
+            out, mask = self._continue(lines, self._ids, self._mask, self._cache, "generated", most, waits)
+        self.clear()
+        if most:
+            self._put(lines, out, mask)
 
     def clear(self) -> None:
         """Drops every line."""
@@ -123,7 +130,7 @@ class OpenBatch:
     def _put(self, lines: Sequence[Line], out: Any, mask: Tensor) -> None:
         """Keeps the lines that are not over, beside those that are here."""
         stay = [i for i, line in enumerate(lines) if not line.over]
-        if not stay:
+        if not stay or not self.together:
             return
         ids, mask, cache = out.sequences[stay], mask[stay], selected(out, stay)
         width = max(int(mask.sum(1).max()), self._mask.shape[1] if self.lines else 0)
@@ -150,7 +157,7 @@ class _Noises(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores `[B, V]` of which the largest is drawn."""
-        rows = zip(self.lines, scores.split(1), strict=True)
+        rows = zip(self.lines, torch.split(scores, 1), strict=True)
         return torch.cat([line.noise(input_ids, row) if line.noise and not line.over else row for line, row in rows])
 
 

@@ -5,8 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import torch
-from test_writing import widths, wordy
-from tiny import n_hooks
+from tiny import n_hooks, widths, wordy
 
 from probe.lm.frozen import FrozenLM
 from probe.lm.hooks import edit
@@ -97,13 +96,16 @@ def test_a_line_that_nobody_wants_leaves_and_makes_room(make_lm: MakeLM) -> None
     lm = make_lm()
     batch = OpenBatch(lm, 2, lambda *_: nullcontext())
     lines = [line_of(lm, prompt, 400) for prompt in PROMPTS[:2]]
+    rooms: list[int] = []
     lines[0].tell = lambda line: setattr(line, "gone", len(line.new) == 7)
+    lines[1].tell = lambda line: rooms.append(batch.room)
     batch.join(lines)
     assert batch.room == 0
     batch.write_on(lambda: False)
     assert len(lines[0].new) == len(lines[1].new) == 7
     assert batch.lines == [lines[1]]
     assert batch.room == 1
+    assert rooms == [2] + 5 * [0] + [1]  # also while they are being written
 
 
 def test_every_token_is_told_once_and_in_order(make_lm: MakeLM) -> None:
