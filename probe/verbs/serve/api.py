@@ -12,12 +12,11 @@ from starlette.exceptions import HTTPException
 
 from probe.verbs.serve.asked import FIELDS, ChatRequest, CompletionRequest, ScoreRequest, Writing
 from probe.verbs.serve.engine import Engine
+from probe.verbs.serve.page import add_page
 from probe.verbs.serve.refusals import Refusal, misfit
 from probe.verbs.serve.replies import CHAT, COMPLETION, Reply
 from probe.verbs.serve.service import Prepared, Service
 
-OPEN_FILES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
-"""What holds no secret and does no work."""
 ADDRESSES = ("POST /v1/chat/completions", "POST /v1/completions", "GET /v1/models", "POST /score")
 CLIENT_LEFT = 499
 """As nginx calls it; nobody is there to read it."""
@@ -67,6 +66,7 @@ def make_app(service: Service, engine: Engine) -> FastAPI:
     async def score(body: ScoreRequest) -> dict[str, Any]:
         return await owned(lambda: service.score(body))
 
+    add_page(app)
     return app
 
 

@@ -75,9 +75,10 @@ def run(
     from probe.lm.open_batch import OpenBatch
     from probe.runs.run import load
     from probe.shown.terminal import Terminal
-    from probe.verbs.serve.api import OPEN_FILES, make_app
+    from probe.verbs.serve.api import make_app
     from probe.verbs.serve.engine import Engine
     from probe.verbs.serve.gate import Gate
+    from probe.verbs.serve.page import OPEN_FILES
     from probe.verbs.serve.service import Limits, Service
     from probe.verbs.serve.steering import within
 
