@@ -47,7 +47,12 @@ def test_the_package_holds_its_code_configs_data_and_models_and_nothing_else(ins
         files = [path.name for path in (ROOT / "data/storyteller" / lm).iterdir() if path.is_file()]
         assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(files)
         data |= {f"probe/shipped/data/storyteller/{lm}/{name}" for name in files}
-    assert held == code | configs | data | {"probe/storyteller/storyteller.yaml", "probe/py.typed"}
+    others = {
+        "storyteller/storyteller.yaml",
+        "py.typed",
+        *(f"verbs/serve/page.{kind}" for kind in ("html", "css", "js")),
+    }
+    assert held == code | configs | data | {f"probe/{name}" for name in others}
     assert sum((installed / path).stat().st_size for path in held) < 20e6
 
 

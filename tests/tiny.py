@@ -1,11 +1,14 @@
 """Random language models small enough to run by the dozen, and a tokenizer for them: in code, seeded, offline."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from probe.lm.frozen import FrozenLM
 
 SPECIAL = ("<|pad|>", "<|begin|>", "<|user|>", "<|assistant|>", "<|end|>")
 CHAT_TEMPLATE = (
@@ -122,3 +125,23 @@ def build_model(architecture: str = "llama", seed: int = 0, **overrides: Any) ->
 def n_hooks(model: nn.Module) -> int:
     """Forward hooks on any module, before or after."""
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def wordy(lm: FrozenLM) -> FrozenLM:
+    """Writes letters alone, of which the last few end a text, so that rows are finished one by one."""
+    letters = [lm.tokenizer(c, add_special_tokens=False)["input_ids"][0] for c in "abcdefghijklmnopqrstuvwxyz"]
+    never = torch.full((261,), -1e4).index_fill(0, torch.tensor(letters), 0)
+    lm.model.lm_head.register_forward_hook(lambda _m, _a, out: out / 2 + never)
+    lm.model.generation_config.eos_token_id = letters[-3:]
+    return lm
+
+
+def widths(lm: FrozenLM, work: Callable[[], object]) -> list[tuple[int, int]]:
+    """Rows and tokens of each forward pass."""
+    shapes: list[tuple[int, int]] = []
+    hook = lm.model.get_input_embeddings().register_forward_hook(
+        lambda _m, args, _o: shapes.append(tuple(args[0].shape))
+    )
+    work()
+    hook.remove()
+    return shapes

@@ -39,6 +39,7 @@ COMMANDS = {
     "audit": "check a contrast set for what would make its direction worthless: --data.pairs FILE",
     "generate": "write steered texts beside plain ones, with a direction that `fit` found: PROMPT --strength 2",
     "score": "how much of the concept is in texts, by the newest run or by --run: FILE ... or -, --output scores.jsonl",
+    "serve": "a run behind an OpenAI-compatible address and a page, with the strength in each request: --run NAME --port 8000",
     "export": "a direction for llama.cpp, EasySteer or the hub, or baked into the model: --to TARGET --output FILE",
     "report": "a run on one HTML page, with verdict, table, figures and texts: --run NAME",
     "doctor": "whether a model can be read and steered here, how fast, and what is read of it: --lm.model NAME",

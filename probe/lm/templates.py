@@ -3,7 +3,8 @@
 import inspect
 import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ SECONDS, MEMORY, LENGTH = 10.0, 2**30, 10**6
 """What rendering one instruction may take: time, bytes beyond those in use, and characters."""
 INSTRUCTION, SYSTEM = "\ue000", "\ue001"
 """Stand for the texts: private characters, which no template writes itself."""
+
+Turn = tuple[str, str]
+"""Of a conversation: who speaks (system, user or assistant), and what."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +59,31 @@ class ChatTemplate:
 
     def render(self, instruction: str) -> str:
         """The text before the reply."""
-        return self._render(instruction, self.spec.system)
+        return self.conversation([("user", instruction)])
 
-    def _render(self, instruction: str, system: str | None) -> str:
+    def conversation(self, turns: Sequence[Turn]) -> str:
+        """The text before the reply to some turns; a system message at their head stands in place of the spec's.
+
+        Raises:
+            ProbeError: for turns that the template does not take.
+        """
+        (role, text), *rest = turns
+        if role != "system":
+            return self._render(turns, self.spec.system)
+        return ChatTemplate(self.tokenizer, replace(self.spec, system=text)).fitted()._render(rest, text)
+
+    def _render(self, turns: Sequence[Turn], system: str | None) -> str:
         if system and (self.folded or not self.source):
-            instruction, system = f"{system}\n\n{instruction}", None
+            (role, text), *rest = turns
+            turns, system = [(role, f"{system}\n\n{text}"), *rest], None
+        if not self.source and len(turns) > 1:
+            raise ProbeError(
+                f"{self.spec.model}: expected one instruction, since it has no chat template, found {len(turns)} turns; ask it "
+                "one thing, or take an instruct model."
+            )
         if not self.source:
-            return f"{instruction}\n\n"
-        turns = [("system", system), ("user", instruction)] if system else [("user", instruction)]
+            return f"{turns[0][1]}\n\n"
+        turns = [("system", system), *turns] if system else turns
         messages: list[dict[str, Any]] = [
             {"role": role, "content": [{"type": "text", "text": text}] if self.in_parts else text}
             for role, text in turns
@@ -100,7 +121,7 @@ class ChatTemplate:
             for in_parts in (False, True):
                 way = ChatTemplate(self.tokenizer, self.spec, in_parts, folded)
                 try:
-                    rendered = way._render(INSTRUCTION, system)
+                    rendered = way._render([("user", INSTRUCTION)], system)
                 except ProbeError as error:
                     first = first or error
                     continue

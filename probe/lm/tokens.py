@@ -109,6 +109,13 @@ class PassageEncoder:
         added = self._tokenise("x", return_special_tokens_mask=True)["special_tokens_mask"]
         return len(added) - max((i + 1 for i, special in enumerate(added) if not special), default=len(added))
 
+    def bare_ids(self, text: str) -> list[int]:
+        """Token ids of a text that is continued as it stands, without the chat template: behind a BOS where there is one."""
+        one = self.tokenizer("x", return_special_tokens_mask=True)
+        bos = one["input_ids"][: one["special_tokens_mask"].index(0)]
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids if ids[: len(bos)] == bos else [*bos, *ids]
+
     def _tokenise(self, text: str | list[str], **kwargs: Any) -> Any:
         # A chat template writes its own BOS; adding special tokens again would double it.
         return self.tokenizer(text, add_special_tokens=not self.template.source, **kwargs)

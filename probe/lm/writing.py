@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import LogitsProcessorList, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
-from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from probe.lm.caches import selectable, selected
 from probe.lm.hooks import contiguous
 from probe.lm.sampling import Draw, Follower, KeyedNoise, continued, padded
 
@@ -53,8 +53,8 @@ def write(
     """
     new = [NewTokens() for _ in rows]
     ids, mask = padded(rows, pad_id, model.device)
-    ends = torch.tensor(_ends(model), device=model.device)
-    leaves = _selectable(model)
+    ends = torch.tensor(ends_of(model), device=model.device)
+    leaves = selectable(model)
     live, cache = list(range(len(rows))), dict[str, Any]()
     head: Any = model.get_output_embeddings
     steered = within or (lambda _rows, _behind: nullcontext())
@@ -64,7 +64,7 @@ def write(
         some = sorted(first.values())
         with steered(some, False):
             read = continued(model, ids[some, :-1], mask[some, :-1], 1)
-        cache = _selected(read, [some.index(first[key]) for key in keys])
+        cache = selected(read, [some.index(first[key]) for key in keys])
     done = 0
     while True:
         draw = Draw(noise.of(live) if noise else None)
@@ -88,31 +88,15 @@ def write(
         stay = [j for j, row in enumerate(live) if not new[row].ended]
         if done >= max_new_tokens or not stay:
             return new
-        live, cache = [live[j] for j in stay], _selected(out, stay)
+        live, cache = [live[j] for j in stay], selected(out, stay)
         ids, mask = out.sequences[stay], torch.cat([mask[stay], torch.ones_like(fresh[stay])], 1)
 
 
-def _ends(model: PreTrainedModel) -> list[int]:
+def ends_of(model: PreTrainedModel) -> list[int]:
+    """The tokens that end a text."""
     config: Any = model.generation_config
     ends = config.eos_token_id
     return [] if ends is None else [*ends] if isinstance(ends, list) else [ends]
-
-
-def _selectable(model: PreTrainedModel) -> bool:
-    """Whether the cache is of keys and values alone, from which rows can be taken."""
-    model_class: Any = model
-    if not model_class._supports_default_dynamic_cache():
-        return False
-    layers = DynamicCache(config=model.config).layers
-    return {type(layer) for layer in layers} <= {DynamicLayer, DynamicSlidingWindowLayer}
-
-
-def _selected(out: Any, rows: list[int]) -> dict[str, Any]:
-    """The cache of some rows, as `generate` takes it; by version of transformers it has another name."""
-    name = "cache" if hasattr(out, "cache") else "past_key_values"
-    cache = out[name]
-    cache.batch_select_indices(torch.tensor(rows, device=out.sequences.device))
-    return {name: cache}
 
 
 class _Leaving(StoppingCriteria):

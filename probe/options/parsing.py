@@ -13,8 +13,15 @@ from probe.options.types import choices_of, in_words
 from probe.options.yaml_text import bounded
 from probe.shown.escapes import plain
 
-TYPED_ALONE = {"trust_remote_code": False, "key_variable": "OPENAI_API_KEY", "model_registry": None}
-"""Setting -> its default; any other value runs code of others, or sends something away, so only the command line may give it."""
+TYPED_ALONE = {
+    "trust_remote_code": False,
+    "key_variable": "OPENAI_API_KEY",
+    "model_registry": None,
+    "host": "127.0.0.1",
+    "token_file": None,
+}
+"""Setting -> its default; any other value runs code of others, sends something away or opens this machine to others, so only the
+command line may give it."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 NULLS = ("", "~", "null", "Null", "NULL")
 
@@ -90,8 +97,8 @@ def check_settings(settings: Any, argv: Sequence[str]) -> None:
             raise ProbeError(f"{path}: expected one value or more, found an empty list; say which, or leave it out.")
         if _needs_typing(name, value) and not _is_typed(name, value, words):
             raise ProbeError(
-                f"{path}: found {value!r} in a config, which may not run code of others, choose a key or name another machine; "
-                f"if you trust it, give {name} on the command line."
+                f"{path}: found {value!r} in a config, which may not run code of others, choose a key, or name or admit another "
+                f"machine; if you trust it, give {name} on the command line."
             )
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     NonNegativeInt = int
     PositiveInt = int
     Seed = int
+    Port = int
     FilePath = str
     KeyVariable = str
 else:
@@ -38,6 +39,7 @@ else:
     NonNegativeInt = _number("NonNegativeInt", int, (">=", 0))
     AtLeastTwo = _number("AtLeastTwo", int, (">=", 2))
     Seed = _number("Seed", int, (">=", 0), ("<", 2**32))
+    Port = _number("Port", int, (">=", 0), ("<", 2**16))
     Finite = _number("Finite", float, (">", -math.inf), ("<", math.inf))
     PositiveFloat = _number("FinitePositive", float, (">", 0), ("<", math.inf))
     NonNegativeFloat = _number("FiniteNonNegative", float, (">=", 0), ("<", math.inf))

@@ -23,6 +23,8 @@ SAFE_KL = 0.25
 """Nats per token: one dose. Measured on SmolLM2-135M-Instruct, where twice as much begins to cost sense (docs/results.md)."""
 CALIBRATED_ON = 4
 """Prompts whose plain texts a dose is measured on."""
+PROMPTS = ("Write a story about a town.", "Write a story about two sisters.", "Write a story about a letter.")
+"""Those of whoever has none of their own."""
 CLOSE_ENOUGH = 0.1
 """Relative error of the KL at which the search ends."""
 

@@ -108,7 +108,7 @@ def run(
     from probe.lm.spec import LMSpec
     from probe.shown.terminal import Terminal
     from probe.steering.asked import asked_for
-    from probe.steering.dose import CALIBRATED_ON, with_dose
+    from probe.steering.dose import PROMPTS, with_dose
 
     folder = direction_folder(direction, run)
     opened = Direction.load(folder)
@@ -125,7 +125,7 @@ def run(
     lm = FrozenLM.load(LMSpec(made["lm"], made.get("lm_dtype", "auto"), **told))
     opened.check_fits(lm.hidden_size, lm.n_layers, lm.fingerprint)
     if how.unit == "dose":
-        opened = with_dose(lm, opened, how.layers, PROMPTS[:CALIBRATED_ON], steering)
+        opened = with_dose(lm, opened, how.layers, PROMPTS, steering)
     vectors = opened.deltas(how.strength, how.unit, how.layers)
     path.parent.mkdir(parents=True, exist_ok=True)
     use = EXPORTS[to](Exported(opened, vectors, lm, folder), path)
@@ -136,7 +136,3 @@ def run(
     )
     console.print(f"Next: {use}", soft_wrap=True)
     return 0
-
-
-PROMPTS = ("Write a story about a town.", "Write a story about two sisters.", "Write a story about a letter.")
-"""What the clean model answers where the dose was not measured before."""

@@ -51,6 +51,25 @@ def test_where_there_is_no_place_for_a_system_message_it_stands_at_the_head_of_t
     assert not said_of(CHAT_TEMPLATE, system="Be brief.")
 
 
+TURNS = [("user", "a hen"), ("assistant", "It sat."), ("user", "and then")]
+
+
+def test_a_conversation_is_put_as_the_template_has_it_with_its_own_system_message_in_place_of_the_specs() -> None:
+    template = chat(CHAT_TEMPLATE, system="Be brief.")
+    told = "<|user|>a hen<|end|><|assistant|>It sat.<|end|><|user|>and then<|end|><|assistant|>"
+    assert template.conversation(TURNS) == f"<|begin|><|system|>Be brief.<|end|>{told}"
+    assert template.conversation([("system", "Sing."), *TURNS]) == f"<|begin|><|system|>Sing.<|end|>{told}"
+    assert template.conversation(TURNS[:1]) == template.render("a hen")
+    folded = chat(GEMMA).conversation([("system", "Sing."), *TURNS])
+    assert folded == told.replace("a hen", "Sing.\n\na hen")
+
+
+def test_a_base_model_is_asked_one_thing() -> None:
+    assert chat(None).conversation([("system", "Sing."), ("user", "a hen")]) == "Sing.\n\na hen\n\n"
+    with pytest.raises(ProbeError, match="expected one instruction, since it has no chat template, found 3 turns"):
+        chat(None).conversation(TURNS)
+
+
 def test_a_folded_system_message_is_not_part_of_the_span_that_is_read(make_lm: MakeLM) -> None:
     lm = make_lm(chat_template=GEMMA, system="Be brief, hen.")
     (encoded,) = lm.encoder.encode([Passage("a hen")])

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import n_hooks
+from tiny import n_hooks, widths, wordy
 from torch import Tensor
 
 from probe.data.reading import Passage
@@ -24,26 +24,6 @@ ARMS = [
     *(Arm(f"{i}", {1: DELTA * i}, i) for i in (6, 12)),
     Arm("without", {0: DELTA / DELTA.norm()}, operator="without"),
 ]
-
-
-def wordy(lm: FrozenLM) -> FrozenLM:
-    """Writes letters alone, of which the last few end a text, so that rows are finished one by one."""
-    letters = [lm.tokenizer(c, add_special_tokens=False)["input_ids"][0] for c in "abcdefghijklmnopqrstuvwxyz"]
-    never = torch.full((261,), -1e4).index_fill(0, torch.tensor(letters), 0)
-    lm.model.lm_head.register_forward_hook(lambda _m, _a, out: out / 2 + never)
-    lm.model.generation_config.eos_token_id = letters[-3:]
-    return lm
-
-
-def widths(lm: FrozenLM, work: Callable[[], object]) -> list[tuple[int, int]]:
-    """Rows and tokens of each forward pass."""
-    shapes: list[tuple[int, int]] = []
-    hook = lm.model.get_input_embeddings().register_forward_hook(
-        lambda _m, args, _o: shapes.append(tuple(args[0].shape))
-    )
-    work()
-    hook.remove()
-    return shapes
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2", "mamba"])

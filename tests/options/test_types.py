@@ -71,6 +71,7 @@ def parsed(kind: Any, value: Any) -> Any:
         ("NonNegativeInt", [0, 7], [-1, 0.5, False]),
         ("AtLeastTwo", [2], [1]),
         ("Seed", [0, 2**32 - 1], [-1, 2**32]),
+        ("Port", [0, 8000, 2**16 - 1], [-1, 2**16]),
         ("Finite", [-1.5, 0, 3], [math.nan, math.inf, -math.inf, True]),
         ("PositiveFloat", [0.1, 1], [0, -0.1, math.nan, math.inf]),
         ("NonNegativeFloat", [0, 0.1], [-0.1, math.nan, math.inf]),

@@ -12,10 +12,11 @@ import torch
 
 from probe.cli import main
 from probe.data.reading import Passage
+from probe.runs.cosines import token_cosines
 from probe.runs.run import Run, load
 from probe.shown.terminal import Terminal
 from probe.verbs.score import command
-from probe.verbs.score.shading import shade, token_cosines
+from probe.verbs.score.shading import shade
 
 TEXTS = [f'The lamp sang {i} times, as "lamps" do,' + " and again" * (i % 5) + "." for i in range(11)]
 

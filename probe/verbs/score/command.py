@@ -124,7 +124,8 @@ def _onto_terminal(console: "Terminal", run: "Run", given: Iterable[Given], toke
 
 
 def _shade(console: "Terminal", run: "Run", one: Given) -> None:
-    from probe.verbs.score.shading import shade, token_cosines
+    from probe.runs.cosines import token_cosines
+    from probe.verbs.score.shading import shade
 
     direction = run.direction
     assert direction.chosen is not None
