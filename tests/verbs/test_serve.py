@@ -242,12 +242,12 @@ def test_the_tokens_that_a_direction_recommends_are_steered_and_no_others(
 
 def test_the_number_of_tokens_and_why_it_ended_are_true(serve: Callable[..., Served], twin: FrozenLM) -> None:
     served = serve()
-    n_prompt = len(twin.ids([twin.render(PROMPT)])[0])
+    n_prompt = len(twin.encoder.ids([twin.encoder.render(PROMPT)])[0])
     ends = set()
     for n in (1, 5, 390):
         reply = served.chat(max_tokens=n, extra_body={"strength": 2})
         (new,) = write(
-            twin.model, twin.ids([twin.render(PROMPT)]), twin.pad_id, n, None,
+            twin.model, twin.encoder.ids([twin.encoder.render(PROMPT)]), twin.encoder.pad_id, n, None,
             within=steering(twin, [Arm("x", direction_in(twin).deltas(2.0, "dose", [1]))], "all"),
         )  # fmt: skip
         usage = reply.usage
@@ -278,11 +278,22 @@ def test_a_stream_is_the_same_text_in_pieces_and_ends_with_the_reason_and_the_nu
 def test_a_bare_text_is_continued_as_it_stands(serve: Callable[..., Served], twin: FrozenLM) -> None:
     served = serve()
     arm = Arm("x", direction_in(twin).deltas(2.0, "dose", [1]))
-    (new,) = write(twin.model, [twin.bare_ids("of rain")], twin.pad_id, 12, None, within=steering(twin, [arm], "all"))
+    (new,) = write(
+        twin.model,
+        [twin.encoder.bare_ids("of rain")],
+        twin.encoder.pad_id,
+        12,
+        None,
+        within=steering(twin, [arm], "all"),
+    )
     asked = {"model": "tiny", "prompt": "of rain", "max_tokens": 12, "temperature": 0, "extra_body": {"strength": 2}}
     reply = served.client.completions.create(**asked)
     assert reply.choices[0].text == twin.tokenizer.decode(new.ids)
-    assert reply.usage.prompt_tokens == len(twin.bare_ids("of rain")) < len(twin.ids([twin.render("of rain")])[0])
+    assert (
+        reply.usage.prompt_tokens
+        == len(twin.encoder.bare_ids("of rain"))
+        < len(twin.encoder.ids([twin.encoder.render("of rain")])[0])
+    )
     pieces = [chunk.choices[0].text for chunk in served.client.completions.create(**asked, stream=True)]
     assert "".join(pieces) == reply.choices[0].text
 
@@ -305,9 +316,12 @@ def test_a_conversation_is_put_to_the_model_as_its_template_has_it(
     messages[1]["content"] = [{"type": "text", "text": "a "}, {"type": "text", "text": "hen"}]
     messages[0]["role"] = "developer"
     reply = serve().chat(messages=messages, extra_body={"strength": 0})
-    ids = twin.ids([twin.template.conversation(turns)])
+    ids = twin.encoder.ids([twin.encoder.template.conversation(turns)])
     assert reply.usage.prompt_tokens == len(ids[0])
-    assert reply.choices[0].message.content == twin._texts([write(twin.model, ids, twin.pad_id, 12, None)[0].ids])[0]
+    assert (
+        reply.choices[0].message.content
+        == twin._texts([write(twin.model, ids, twin.encoder.pad_id, 12, None)[0].ids])[0]
+    )
 
 
 # Many at once
