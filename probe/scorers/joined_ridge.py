@@ -11,7 +11,7 @@ from probe.lm.spec import LMSpec
 from probe.options.types import NonNegativeInt
 from probe.scorers.base import Kind
 from probe.scorers.frozen import FrozenScorer
-from probe.scorers.ridge_probe import ridge
+from probe.scorers.ridge import ridge
 
 DEPTHS = (0.4, 0.6, 0.75)
 

@@ -41,7 +41,7 @@ from probe.scorers import (
     TypeTokenRatio,
 )
 from probe.scorers.bag_of_words import fit_bag_of_words, words_score
-from probe.scorers.ridge_probe import PENALTIES, ridge
+from probe.scorers.ridge import PENALTIES, ridge
 from probe.scorers.saved import SavedScorer
 from probe.scorers.surface_features import fit_surface, surface_score
 from probe.storyteller.storyteller import sample_premise, sample_story
