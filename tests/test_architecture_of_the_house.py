@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "probe").rglob("*.py"))
 
 SHARED_BY_SCORERS = (
-    "abilities", "base", "frozen", "directional", "linear_head", "measure", "lora", "judging", "restoring", "saved", "settings"
+    "abilities", "base", "frozen", "directional", "linear_head", "measure", "lora", "judging", "restoring", "ridge", "saved", "settings"
 )  # fmt: skip
 SCORERS = sorted({f.stem for f in FILES if f.parent.name == "scorers"} - {*SHARED_BY_SCORERS, "__init__"})
 """One file each; that none leans on another is tested below."""
