@@ -504,6 +504,8 @@ def test_when_too_many_wait_the_next_is_sent_away_and_those_who_wait_are_answere
     served, expected = serve(rows=1, waiting=2), library(twin)
     first, texts = served.chat(max_tokens=400, stream=True), list[str]()
     under_way(first)
+    with pytest.raises(openai.APITimeoutError):
+        served.chat(client=served.client.with_options(timeout=0.3))  # it gives up waiting, and counts no more
     threads = [threading.Thread(target=lambda: texts.append(served.chat().choices[0].message.content)) for _ in "ab"]
     for n, thread in enumerate(threads):
         thread.start()
@@ -527,7 +529,8 @@ def until(holds: Callable[[], bool]) -> None:
 def test_a_page_of_the_web_cannot_use_it(serve: Callable[..., Served]) -> None:
     served = serve()
     own = served.url.removeprefix("http://")
-    for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}):
+    strangers = [{"Host": "evil.example"}, {"Host": "[::"}, {"Origin": "http://evil.example"}, {"Origin": "null"}]
+    for headers in [*strangers, {"Origin": "http://[::"}]:
         status, answer = served.raw("GET", "/v1/models", **headers)
         assert (status, answer["error"]["type"]) == (403, "permission_error"), headers
     for headers in ({"Host": own.replace("127.0.0.1", "localhost")}, {"Origin": served.url}):
