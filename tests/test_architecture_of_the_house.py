@@ -173,7 +173,7 @@ def test_no_room_is_too_large_to_read_in_one_sitting(path: Path) -> None:
         "cli.preflight",
         "cli",
         "storyteller.storyteller",
-        *(f"verbs.{v}" for v in ("audit", "compare", "generate", "pairs", "runs", "score", "votes")),
+        *(f"verbs.{v}" for v in ("audit", "compare", "generate", "pairs", "runs", "score", "serve", "votes")),
         "runs.summary",
     ],
 )
@@ -182,7 +182,7 @@ def test_a_light_room_loads_nothing_heavy(module: str) -> None:
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(run.stdout.split())
     assert "probe" in loaded
-    assert not loaded & {"torch", "lightning", "transformers", "torchmetrics", "sklearn", "matplotlib"}
+    assert not loaded & {"torch", "lightning", "transformers", "torchmetrics", "sklearn", "matplotlib", "fastapi"}
 
 
 def test_no_tracked_file_names_a_place_outside_the_repository() -> None:

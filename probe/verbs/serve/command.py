@@ -83,7 +83,8 @@ def run(
     from probe.verbs.serve.steering import within
 
     found, console = load(folder, lm), Terminal()
-    service = Service(found, said, strength, Limits(max_prompt_tokens or found.lm.max_tokens, max_answer_tokens))
+    longest = min(max_prompt_tokens or found.lm.max_tokens, found.lm.max_tokens)
+    service = Service(found, said, strength, Limits(longest, max_answer_tokens))
     _tell(console, service, listening, token)
     engine = Engine(OpenBatch(found.lm, said.rows, lambda lines, part: within(found.lm, lines, part)), max_waiting)
     names = {host, *NAMES} if alone else ()

@@ -3,7 +3,7 @@
 import hmac
 import time
 from collections.abc import Callable, Collection
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,7 +21,7 @@ class Gate:
     Args:
         app: The addresses.
         say: Takes a line of the log.
-        token: What every request has to show, but for the open files.
+        token: What every request has to show, but for the open files; without one, no page of the web may make requests.
         hosts: What this machine may be called; a page of the web that had its name lead here would call it otherwise. Empty: by
             any name.
         open_files: What holds no secret and does no work.
@@ -68,11 +68,11 @@ class Gate:
         """Raises Refusal for whom it does not let in."""
         said = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         host = said.get("host", "")
-        if self.hosts and urlsplit(f"//{host}").hostname not in self.hosts:
+        if self.hosts and _parts(f"//{host}").hostname not in self.hosts:
             raise Refusal(
                 403, f"expected a request to {' or '.join(sorted(self.hosts))}, found one to {host!r}; use that name."
             )
-        if "origin" in said and urlsplit(said["origin"]).netloc != host:
+        if not self.token and "origin" in said and _parts(said["origin"]).netloc != host:
             raise Refusal(
                 403, "expected a request of this server's own page, found one of another page; it is not served."
             )
@@ -85,6 +85,13 @@ class Gate:
             raise Refusal(411, "expected a body of a stated length, found one in chunks; send Content-Length.")
         if int(said.get("content-length") or 0) > MOST_BYTES:
             raise Refusal(413, f"expected a body of at most {MOST_BYTES:,} bytes, found more; shorten it.")
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # half an IPv6 address
+        return urlsplit("")
 
 
 def _in_words(reply: Reply) -> str:

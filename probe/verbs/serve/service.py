@@ -147,9 +147,11 @@ class Service:
 
     def models(self) -> dict[str, Any]:
         """What may be asked: the model, and the directions that were found in it."""
-        names = self.directions.names()
-        layers = [{"name": name, "layers": list(self.directions.called(name).layers)} for name in names]
+        directions = [{"name": name, "layers": layers} for name, layers in self.directions.layers().items()]
         model = {"id": self.name, "object": "model", "created": 0, "owned_by": "probe"}
         limits = {"max_model_len": self.lm.max_tokens, "max_tokens": self.limits.answer_tokens}
         concept = {"concept": self.run.direction.provenance.get("concept")}
-        return {"object": "list", "data": [model | limits | concept | {"steering": self.usual, "directions": layers}]}
+        return {
+            "object": "list",
+            "data": [model | limits | concept | {"steering": self.usual, "directions": directions}],
+        }

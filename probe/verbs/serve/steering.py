@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from probe.directions.card import check_card
 from probe.directions.direction import Direction
 from probe.errors import ProbeError, did_you_mean
 from probe.files import from_json
@@ -53,23 +54,27 @@ class Directions:
 
     def __init__(self, run: Run, said: Steering, strength: float | None) -> None:
         self.lm, self.said, self.strength = run.lm, said, strength
-        self.served = "/".join(run.folder.absolute().parts[-2:])
+        here, logs = run.folder.absolute(), LOGS.absolute()
+        self.served = here.relative_to(logs).as_posix() if here.is_relative_to(logs) else "/".join(here.parts[-2:])
         self._known = {self.served: run.direction}
         run.direction.check_fits(self.lm.hidden_size, self.lm.n_layers, self.lm.fingerprint)
 
-    def names(self) -> list[str]:
-        """Runs with a direction that was found in this very model, the served one first, then the newest."""
-        return [self.served, *(name for name in self._folders() if name != self.served)]
+    def layers(self) -> dict[str, list[int]]:
+        """Run -> layers of its direction, for those that were found in this very model: the served one, then the newest."""
+        return {self.served: list(self._known[self.served].layers)} | {
+            name: layers for name, (_, layers) in self._found().items() if name != self.served
+        }
 
-    def _folders(self) -> dict[str, Path]:
+    def _found(self) -> dict[str, tuple[Path, list[int]]]:
         found = {}
-        for card in newest_first(LOGS, DIRECTION):
+        for file in newest_first(LOGS, DIRECTION):
             try:
-                made = from_json(card.read_text(encoding="utf-8"))["provenance"]
-            except (OSError, ValueError, KeyError, TypeError):  # another is just being written, or damaged
+                card = from_json(file.read_text(encoding="utf-8"))
+                check_card(card)
+            except (OSError, ValueError, KeyError, TypeError):  # it is just being written, or damaged
                 continue
-            if isinstance(made, dict) and made.get("lm_fingerprint") == self.lm.fingerprint:
-                found[card.parents[1].relative_to(LOGS).as_posix()] = card.parent
+            if card["provenance"].get("lm_fingerprint") == self.lm.fingerprint:
+                found[file.parents[1].relative_to(LOGS).as_posix()] = file.parent, card["layers"]
         return found
 
     def called(self, name: str) -> Direction:
@@ -79,16 +84,16 @@ class Directions:
             Refusal: where there is none.
         """
         if name not in self._known:
-            folders = self._folders()
-            if name not in folders:
-                hint = did_you_mean(name, self.names()) or "; /v1/models lists them."
+            found = self._found()
+            if name not in found:
+                hint = did_you_mean(name, [self.served, *found]) or "; /v1/models lists them."
                 raise Refusal(
                     404,
                     f"direction: expected a run with a direction of this model, found {name!r}{hint}",
                     "direction_not_found",
                     "direction",
                 )
-            self._known[name] = Direction.load(folders[name])
+            self._known[name] = Direction.load(found[name][0])
         return self._known[name]
 
     def asked(self, body: Writing) -> How:
