@@ -33,6 +33,7 @@ from probe.runs.run import Run
 from probe.steering.arms import Arm, steering
 from probe.steering.settings import Sampling, Steering
 from probe.verbs.serve.api import make_app
+from probe.verbs.serve.asked import CompletionRequest, ScoreRequest, Writing
 from probe.verbs.serve.engine import Engine
 from probe.verbs.serve.gate import MOST_BYTES, Gate
 from probe.verbs.serve.page import OPEN_FILES
@@ -296,6 +297,11 @@ def test_a_bare_text_is_continued_as_it_stands(serve: Callable[..., Served], twi
     )
     pieces = [chunk.choices[0].text for chunk in served.client.completions.create(**asked, stream=True)]
     assert "".join(pieces) == reply.choices[0].text
+    prepared = served.service.completion(CompletionRequest(model="tiny", prompt="of rain"))
+    assert [prepared.text.add(token) for token in twin.tokenizer(" a", add_special_tokens=False)["input_ids"]] == [
+        " ",
+        "a",
+    ]
 
 
 def test_a_text_ends_before_a_stop_and_its_place_is_free(serve: Callable[..., Served], twin: FrozenLM) -> None:
@@ -360,21 +366,23 @@ def test_fifty_clients_at_once_get_each_its_own_text_whatever_the_others_ask_for
     assert not served.engine.batch.lines
 
 
-def test_whoever_leaves_frees_a_place(serve: Callable[..., Served], endless: None) -> None:
+def test_whoever_leaves_frees_a_place(serve: Callable[..., Served], lm: FrozenLM, endless: None) -> None:
     served = serve(rows=1)
-    stream = served.chat(max_tokens=400, stream=True)
-    under_way(stream)
     impatient = served.client.with_options(timeout=0.3)
-    with pytest.raises(openai.APITimeoutError):
-        served.chat(client=impatient, max_tokens=400)  # it waits, and gives up waiting
-    stream.close()
-    assert len(served.chat(max_tokens=5).choices[0].message.content) == 5
-    with pytest.raises(openai.APITimeoutError):
-        served.chat(client=impatient, max_tokens=400)  # it is being written, and gives up
-    assert len(served.chat(max_tokens=5).choices[0].message.content) == 5
-    left = [line for line in served.log if "not finished" in line]
-    assert len(left) == 3
-    assert not any(" + 400 tokens" in line for line in left)
+
+    def work() -> None:
+        stream = served.chat(max_tokens=400, stream=True)
+        under_way(stream)
+        with pytest.raises(openai.APITimeoutError):
+            served.chat(client=impatient, max_tokens=400)  # it waits, and gives up waiting
+        stream.close()
+        assert len(served.chat(max_tokens=5).choices[0].message.content) == 5
+        with pytest.raises(openai.APITimeoutError):
+            served.chat(client=impatient, max_tokens=400)  # it is being written, and gives up
+        assert len(served.chat(max_tokens=5).choices[0].message.content) == 5
+
+    assert len(widths(lm, work)) < 400  # passes: less than any one of them would have taken
+    assert sum("not finished" in line for line in served.log) == 3
 
 
 def test_a_fault_of_the_model_is_told_to_those_it_befell_and_the_next_is_served(
@@ -397,55 +405,46 @@ def test_a_fault_of_the_model_is_told_to_those_it_befell_and_the_next_is_served(
 # What is refused
 
 
-@pytest.mark.parametrize(
-    ("options", "status", "says"),
-    [
-        ({"model": "gpt-9"}, 404, "model: expected 'tiny', found 'gpt-9'; correct it."),
-        ({"extra_body": {"direction": "probe/version_9"}}, 404, "expected a run with a direction of this model, found"),
-        ({"extra_body": {"direction": "lightning_logs/probe/version_0"}}, 404, "did you mean probe/version_0?"),
-        ({"extra_body": {"direction": "../../etc"}}, 404, "/v1/models lists them."),
-        ({"extra_body": {"layer": 2}}, 400, "this direction holds layers [0, 1], found 2; choose one of those."),
-        ({"extra_body": {"layer": -1}}, 400, "layer: expected 0 or more, found -1; correct it."),
-        ({"extra_body": {"layer": "x"}}, 400, "layer: expected a whole number, found 'x'; correct it."),
-        ({"extra_body": {"strength": "much"}}, 400, "strength: expected a number, found 'much'; correct it."),
-        ({"extra_body": {"strength": 1e300}}, 400, "expected a length that float32 can hold"),
-        ({"extra_body": {"strength_unit": "gap"}}, 400, "strength_unit gap: expected a strength beside it"),
-        ({"extra_body": {"strength_unit": "gram"}}, 400, "expected 'dose', 'gap', 'norm' or 'absolute', found 'gram'"),
-        ({"extra_body": {"operator": "pluss"}}, 400, "did you mean plus?"),
-        ({"extra_body": {"operator": "os.system"}}, 400, "operator: expected one of plus, without"),
-        ({"extra_body": {"operator": "without", "strength": 2}}, 400, "expected no strength beside it, found one"),
-        ({"extra_body": {"strenght": 1}}, 400, "did you mean strength?"),
-        ({"n": 2}, 400, "n: expected a field, or a value of it, that this server heeds, found 2; leave it out."),
-        ({"logprobs": True}, 400, "logprobs: expected a field"),
-        ({"max_tokens": 401}, 400, "max_tokens: expected at most 400, found 401; ask for fewer."),
-        ({"max_tokens": 0}, 400, "max_tokens: expected 1 or more, found 0; correct it."),
-        ({"temperature": -1}, 400, "temperature: expected 0 or more, found -1; correct it."),
-        ({"seed": 2**32}, 400, "seed: expected less than 4294967296"),
-        ({"stop": ["a"] * 5}, 400, "stop: expected at most 4"),
-        ({"messages": []}, 400, "messages: expected 1 or more, found []"),
-        ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "expected the last message to be the user's"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role: expected 'system', 'developer'"),
-        ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, "half of a surrogate pair"),
-        ({"prompt": "hen " * 260}, 400, "expected a prompt of at most 1000 tokens, found 10"),
-        ({"prompt": "hen " * 220, "max_tokens": 200}, 400, "within the model's 1024 tokens, found 8"),
-    ],
-)
-def test_what_cannot_be_done_is_refused_in_one_sentence_in_openais_shape(
-    serve: Callable[..., Served], options: dict[str, Any], status: int, says: str
-) -> None:
+IMPOSSIBLE: list[tuple[dict[str, Any], int, str]] = [
+    ({"model": "gpt-9"}, 404, "model: expected 'tiny', found 'gpt-9'; correct it."),
+    ({"extra_body": {"direction": "probe/version_9"}}, 404, "expected a run with a direction of this model, found"),
+    ({"extra_body": {"direction": "lightning_logs/probe/version_0"}}, 404, "did you mean probe/version_0?"),
+    ({"extra_body": {"direction": "../../etc"}}, 404, "/v1/models lists them."),
+    ({"extra_body": {"layer": 2}}, 400, "this direction holds layers [0, 1], found 2; choose one of those."),
+    ({"extra_body": {"layer": -1}}, 400, "layer: expected 0 or more, found -1; correct it."),
+    ({"extra_body": {"layer": "x"}}, 400, "layer: expected a whole number, found 'x'; correct it."),
+    ({"extra_body": {"strength": "much"}}, 400, "strength: expected a number, found 'much'; correct it."),
+    ({"extra_body": {"strength": 1e300}}, 400, "expected a length that float32 can hold"),
+    ({"extra_body": {"strength_unit": "gap"}}, 400, "strength_unit gap: expected a strength beside it"),
+    ({"extra_body": {"strength_unit": "gram"}}, 400, "expected 'dose', 'gap', 'norm' or 'absolute', found 'gram'"),
+    ({"extra_body": {"operator": "pluss"}}, 400, "did you mean plus?"),
+    ({"extra_body": {"operator": "os.system"}}, 400, "operator: expected one of plus, without"),
+    ({"extra_body": {"operator": "without", "strength": 2}}, 400, "expected no strength beside it, found one"),
+    ({"extra_body": {"strenght": 1}}, 400, "did you mean strength?"),
+    ({"n": 2}, 400, "n: expected a field, or a value of it, that this server heeds, found 2; leave it out."),
+    ({"logprobs": True}, 400, "logprobs: expected a field"),
+    ({"max_tokens": 401}, 400, "max_tokens: expected at most 400, found 401; ask for fewer."),
+    ({"max_tokens": 0}, 400, "max_tokens: expected 1 or more, found 0; correct it."),
+    ({"temperature": -1}, 400, "temperature: expected 0 or more, found -1; correct it."),
+    ({"seed": 2**32}, 400, "seed: expected less than 4294967296"),
+    ({"stop": ["a"] * 5}, 400, "stop: expected at most 4"),
+    ({"messages": []}, 400, "messages: expected 1 or more, found []"),
+    ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "expected the last message to be the user's"),
+    ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role: expected 'system', 'developer'"),
+    ({"prompt": "hen " * 260}, 400, "expected a prompt of at most 1000 tokens, found 10"),
+    ({"prompt": "hen " * 220, "max_tokens": 200}, 400, "within the model's 1024 tokens, found 8"),
+]
+
+
+def test_what_cannot_be_done_is_refused_in_one_sentence_in_openais_shape(serve: Callable[..., Served]) -> None:
     served = serve()
-    if "surrogate" in says:  # the client itself would not send it
-        body = {"model": "tiny", "messages": options["messages"]}
-        found, answer = served.raw("POST", "/v1/chat/completions", json.dumps(body))
-        error = answer["error"]
-    else:
+    for options, status, says in IMPOSSIBLE:
         refusal = served.refusal(**options)
-        found, error = refusal.status_code, refusal.body
-    assert found == status
-    assert says in error["message"]
-    assert error["type"] == "invalid_request_error"
-    assert set(error) == {"message", "type", "param", "code"}
-    assert "\n" not in error["message"]
+        assert refusal.status_code == status, options
+        assert says in refusal.body["message"], options
+        assert refusal.body["type"] == "invalid_request_error"
+        assert set(refusal.body) == {"message", "type", "param", "code"}
+        assert "\n" not in refusal.body["message"]
 
 
 def test_fields_that_change_nothing_do_no_harm(serve: Callable[..., Served], twin: FrozenLM) -> None:
@@ -461,8 +460,6 @@ def test_a_prompt_that_leaves_less_room_than_is_usual_is_answered_within_it(serv
 
 
 def ask(**said: Any) -> Any:
-    from probe.verbs.serve.asked import Writing
-
     return Writing(model="tiny", **said)
 
 
@@ -475,6 +472,8 @@ def test_bodies_that_are_none_and_addresses_that_are_none_are_refused_in_the_sam
         ("POST", "/v1/chat/completions", "[1]", {}, 400, "body: expected a JSON object"),
         ("POST", "/v1/chat/completions", "[" * 100_000, {}, 400, "expected"),
         ("POST", "/v1/chat/completions", None, {}, 400, "expected"),
+        ("POST", "/v1/completions", {"model": "tiny", "prompt": "\ud800"}, {}, 400, "half of a surrogate pair"),
+        ("POST", "/score", {"texts": ["a"], "prompt": "\ud800"}, {}, 400, "half of a surrogate pair"),
         ("POST", "/v1/completions", {"model": "tiny"}, {}, 400, "expected `prompt`, found none; give it."),
         (
             "POST",
@@ -606,8 +605,6 @@ def test_a_fitted_run_is_served_with_its_scorer_and_its_percentiles(
     monkeypatch.chdir(fitted[0])
     run = Run(Path("lightning_logs/probe/version_0"))
     service = Service(run, Steering(max_new_tokens=4, strength_unit="gap"), 2.0, Limits(100, 100))
-    from probe.verbs.serve.asked import ScoreRequest
-
     (found,) = service.score(ScoreRequest(texts=["Once a hen sang."]))["data"]
     (score,) = run.score(["Once a hen sang."])
     assert (found["score"], found["percentile"]) == (score, run.percentile(score))

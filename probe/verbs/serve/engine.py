@@ -28,7 +28,6 @@ class Engine:
         self._door = threading.Condition()
         self._lines, self._work = deque[Line](), deque[tuple[Future[Any], Callable[[], Any]]]()
         self._closed: Refusal | None = None
-        self._stopped = False
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
@@ -68,19 +67,12 @@ class Engine:
                 "queue_full",
             )
 
-    def close(self) -> None:
-        """Lets nobody in any more; what was handed in goes on."""
+    def stop(self) -> None:
+        """Lets nobody in any more, and tells those who wait."""
         with self._door:
             self._closed = Refusal(
                 503, "expected a server that goes on, found one that is about to end; ask later.", "closing"
             )
-            self._door.notify()
-
-    def stop(self) -> None:
-        """Tells whoever still waits that the server ends."""
-        self.close()
-        with self._door:
-            self._stopped = True
             self._door.notify()
 
     def join(self, seconds: float) -> bool:
@@ -90,7 +82,7 @@ class Engine:
 
     def _knocked(self) -> bool:
         """Whether the batch should be interrupted."""
-        return bool(self._stopped or self._work or (self._lines and self.batch.room))
+        return bool(self._closed or self._work or (self._lines and self.batch.room))
 
     def _run(self) -> None:
         underway: list[Line] = []
@@ -102,27 +94,25 @@ class Engine:
                 while self._lines and len(lines) < self.batch.room:
                     line = self._lines.popleft()
                     lines += [] if line.gone else [line]
-            if self._stopped:
-                return self._end([*underway, *lines, *self._lines], work)
-            if self._closed and not (work or lines or self.batch.lines):
-                return None
+            if self._closed:
+                return self._end([*underway, *lines, *self._lines], work, self._closed)
             for done, piece in work:
                 _do(done, piece)
             underway = [*self.batch.lines, *lines]
             try:
-                self.batch.join(lines, lambda: self._stopped)
+                self.batch.join(lines, lambda: self._closed is not None)
                 self.batch.write_on(self._knocked)
             except Exception as error:  # whatever it was, those who wait are told, and the others are served
                 traceback.print_exc(file=sys.stderr)
                 self.batch.clear()
                 _fail(underway, Refusal.of(error))
 
-    def _end(self, lines: list[Line], work: list[tuple[Future[Any], Any]]) -> None:
-        assert self._closed
+    def _end(self, lines: list[Line], work: list[tuple[Future[Any], Any]], why: Refusal) -> None:
         self.batch.clear()
-        _fail(lines, self._closed)
+        _fail(lines, why)
         for done, _ in work:
-            done.set_exception(self._closed)
+            if done.set_running_or_notify_cancel():
+                done.set_exception(why)
 
 
 def _do(done: Future[Any], piece: Callable[[], Any]) -> None:

@@ -60,6 +60,7 @@ WANTED = {
     "model_attributes_type": "a JSON object, sent as application/json",
     "string_too_short": "a text",
     "string_type": "a text",
+    "string_unicode": "a text without half of a surrogate pair",
     "too_long": "at most {max_length}",
     "too_short": "{min_length} or more",
 }

@@ -56,7 +56,6 @@ class Reply:
             if piece := self.text.add(token):
                 yield piece
             if self.text.stopped:
-                self.leave()
                 return
         if piece := self.text.rest():
             yield piece

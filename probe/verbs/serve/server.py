@@ -59,8 +59,7 @@ class Server(uvicorn.Server):
         self.force_exit, self.should_exit = self.should_exit, True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Lets nobody in any more, waits, and tells those who are left."""
-        self.engine.close()
+        """Waits for what is under way, and tells those who are left."""
         late = asyncio.get_running_loop().call_later(self.grace, self.engine.stop)
         await super().shutdown(sockets)
         late.cancel()
