@@ -2,7 +2,8 @@
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,9 +35,15 @@ def closure(files: Iterable[Path]) -> set[Path]:
     return imported
 
 
-def _imported(file: Path) -> Iterator[Path]:
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE.name:
+@cache
+def _imported(file: Path) -> tuple[Path, ...]:
+    imports = (
+        node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)
+    )
+    files: list[Path] = []
+    for node in imports:
+        if node.module and node.module.split(".")[0] == PACKAGE.name:
             module = PACKAGE.parent.joinpath(*node.module.split("."))
             names = [module / f"{alias.name}.py" for alias in node.names]
-            yield from filter(Path.is_file, [module.with_suffix(".py"), module / "__init__.py", *names])
+            files += filter(Path.is_file, [module.with_suffix(".py"), module / "__init__.py", *names])
+    return tuple(files)

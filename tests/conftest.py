@@ -18,11 +18,8 @@ from transformers import PreTrainedTokenizerFast
 
 from probe.cli import main
 from probe.lm.frozen import FrozenLM
-from probe.lm.sources import cache_folder
 from probe.lm.spec import LMSpec
 
-MODELS = cache_folder() / "models"
-"""The user's own, for a real model is converted once; all else that a test remembers is its own."""
 SHARED = tempfile.TemporaryDirectory(prefix="probe-tests-")
 os.environ["PROBE_CACHE"] = SHARED.name
 
@@ -30,12 +27,22 @@ os.environ["PROBE_CACHE"] = SHARED.name
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def converted_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all workers of this session: the real model is converted once, and by the code that is tested."""
+    own = tmp_path_factory.getbasetemp()
+    models = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "converted-models"
+    models.mkdir(exist_ok=True)
+    return models
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache folder of one test: what another has read is not remembered here."""
+def own_cache(
+    tmp_path_factory: pytest.TempPathFactory, converted_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The cache folder of one test: but for converted models, what another has read is not remembered here."""
     cache = tmp_path_factory.mktemp("cache")
-    if MODELS.is_dir():
-        (cache / "models").symlink_to(MODELS)
+    (cache / "models").symlink_to(converted_models)
     monkeypatch.setenv("PROBE_CACHE", str(cache))
     return cache
 

@@ -15,6 +15,8 @@ from probe.metrics.ranks import Floats, mean
 
 FEW_GROUPS = 20
 """Below this many groups a bootstrap interval is too narrow and no p-value is given."""
+TIE = 1e-9
+"""Draws that lie no further from the estimate equal it."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,10 @@ def _bias_and_acceleration(value: Floats, draws: Floats, left_out: Floats) -> tu
     too high there. Source: Efron 1987, "Better Bootstrap Confidence Intervals"; draws that equal the value count half.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        side = np.nansum(np.sign(value - draws), axis=0) / np.isfinite(draws).sum(0)
+        ties = np.isclose(
+            draws, value, rtol=TIE, atol=TIE
+        )  # in another order, sums of the same rows differ in their last digits
+        side = np.nansum(np.where(ties, 0, np.sign(value - draws)), axis=0) / np.isfinite(draws).sum(0)
         bias = stats.norm.ppf((side + 1) / 2)
         influence = left_out.mean(0) - left_out
         acceleration = (influence**3).sum(0) / (6 * (influence**2).sum(0) ** 1.5)

