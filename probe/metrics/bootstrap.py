@@ -46,6 +46,12 @@ class Estimate:
         return f"{self.value:.2f}{interval}" + (" too few groups" if self.too_few_groups else "")
 
 
+def band_percentiles(values: Floats) -> Floats:
+    """The 5th, 50th and 95th percentile `[3]` of what random directions reached `[...]`; nan where none has a number."""
+    reached = values[np.isfinite(values)]
+    return np.asarray(np.percentile(reached, [5, 50, 95])) if len(reached) else np.full(3, np.nan)
+
+
 def within_folds(
     statistic: Callable[[NDArray[np.intp], Floats], Floats], fold: NDArray[np.intp]
 ) -> Callable[[Floats], Floats]:

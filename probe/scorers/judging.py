@@ -4,11 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
-
 from probe.data.splits import Split
 from probe.directions.direction import random_directions
-from probe.metrics.bootstrap import Estimate
+from probe.metrics.bootstrap import Estimate, band_percentiles
 from probe.metrics.evaluation import Evaluation, EvaluationSet, random_band
 from probe.metrics.people import People
 from probe.metrics.ranks import Floats, to_numpy
@@ -60,7 +58,7 @@ class Judgement:
     @property
     def band_95(self) -> tuple[float, float]:
         """The 5th and the 95th percentile of the band."""
-        low, high = np.nanpercentile(self.band, [5, 95])
+        low, _, high = band_percentiles(self.band)
         return float(low), float(high)
 
 

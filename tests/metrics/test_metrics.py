@@ -1,5 +1,6 @@
 """Metrics: equal to scikit-learn and scipy on raw scores; intervals and tests that are as careful as the groups demand."""
 
+import warnings
 from collections.abc import Callable
 from itertools import combinations
 
@@ -13,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from probe.metrics.bootstrap import (
     Estimate,
+    band_percentiles,
     expanded_percentiles,
     group_bootstrap,
     holm,
@@ -559,3 +561,24 @@ def test_spearman_within_groups_sees_nothing_of_what_differs_between_them() -> N
     expected = [np.average(own, weights=w[::10]) for w in weights]
     np.testing.assert_allclose(spearman_within(noisy, inside, groups, weights)[:, 0], expected, atol=1e-12)
     assert np.isnan(spearman_within(noisy, inside, np.arange(200)))
+
+
+def test_draws_that_differ_from_the_estimate_in_the_last_digit_of_a_sum_equal_it() -> None:
+    won = np.random.default_rng(0).integers(0, 2, 24).astype(np.float64)
+    groups = [f"g{i}" for i in range(24)]
+
+    def share(weights: Floats) -> Floats:
+        return mean(won, weights)
+
+    def share_summed_otherwise(weights: Floats) -> Floats:
+        return share(weights) + 4e-16 * (len(weights) > 1)
+
+    (one,), (other,) = (group_bootstrap(statistic, groups) for statistic in (share, share_summed_otherwise))
+    assert (other.lower, other.upper) == pytest.approx((one.lower, one.upper), abs=1e-12)
+
+
+def test_what_random_directions_reached_is_nan_where_none_has_a_number_and_says_nothing_else() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(band_percentiles(np.full(5, np.nan))).all()
+    assert band_percentiles(np.array([np.nan, *range(101)])).tolist() == [5, 50, 95]

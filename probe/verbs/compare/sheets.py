@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.data.reading import pairs
-from probe.metrics.bootstrap import Estimate, group_bootstrap, paired_differences, within_folds
+from probe.metrics.bootstrap import Estimate, band_percentiles, group_bootstrap, paired_differences, within_folds
 from probe.metrics.metric import METRICS, Metric, Scored, metric_named, scored_over
 from probe.metrics.ranks import Floats, to_numpy
 from probe.metrics.strata import strata
+from probe.progress import track
 from probe.verbs.compare.crossfit import CrossFit
 from probe.verbs.compare.tournament import Fit
 
@@ -60,8 +61,9 @@ class Sheet:
 
     def estimates(self, n_resamples: int, metrics: Sequence[str] | None = None) -> dict[str, dict[str, Estimate]]:
         """Metric -> contestant -> estimate; all metrics by default."""
-        wanted = self.metrics if metrics is None else map(metric_named, metrics)
-        of_metric = {m.name: group_bootstrap(*self.statistic(m), n_resamples, n_folds=self.n_folds) for m in wanted}
+        wanted = self.metrics if metrics is None else [metric_named(name) for name in metrics]
+        tracked = track(wanted, "judging by", len(wanted), "metrics", shown=metrics is None)
+        of_metric = {m.name: group_bootstrap(*self.statistic(m), n_resamples, n_folds=self.n_folds) for m in tracked}
         return {metric: dict(zip(self.names, estimates, strict=True)) for metric, estimates in of_metric.items()}
 
     def within(self, n_resamples: int) -> dict[str, dict[str, Estimate]]:
@@ -104,7 +106,7 @@ def band_estimates(crossfit: CrossFit, test: str, fits: Sequence[Fit], lengths: 
     for metric in sheet.metrics:
         statistic, groups = sheet.statistic(metric)
         values = statistic(np.ones((1, len(groups))))[0]
-        low, median, high = np.nanpercentile(values, [5, 50, 95])
+        low, median, high = band_percentiles(values)
         of_band[metric.name] = Estimate(float(median), float(low), float(high), len(groups), len(set(groups)))
     return of_band
 

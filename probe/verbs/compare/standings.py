@@ -10,6 +10,7 @@ from sklearn.metrics import roc_curve
 from probe.metrics.bootstrap import Estimate, group_bootstrap, within_folds
 from probe.metrics.crossed import variance_sources
 from probe.metrics.ranks import Floats, to_numpy
+from probe.progress import track
 from probe.verbs.compare.crossfit import CrossFit
 from probe.verbs.compare.sheets import Sheet, band_estimates, only
 from probe.verbs.compare.tournament import Fit
@@ -169,7 +170,7 @@ def layer_curves(
 ) -> dict[str, dict[int, Estimate]]:
     """Contestant with layers -> layer -> the compared metric on the set that is compared on."""
     of_scorer, test = {}, crossfit.judged_on
-    for name, of_name in fits.items():
+    for name, of_name in track(fits.items(), "curves over layers of", len(fits), "contestants"):
         if of_name[0].facts["kind"] == "layers":
             layers = of_name[0].facts["layers"]
             by_layer = {str(k): [only(fit, i) for fit in of_name] for i, k in enumerate(layers)}

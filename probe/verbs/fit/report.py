@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from probe.data.concept import less
 from probe.files import write_csv, write_json, write_json_lines
 from probe.logs import discard_if_empty
+from probe.metrics.bootstrap import band_percentiles
 from probe.metrics.evaluation import EvaluationSet
 from probe.runs.calibration import Calibration
 from probe.scorers.abilities import HasDirection, HasShift
@@ -173,7 +174,7 @@ def write_report(folder: Path, scorer: Scorer, judge: Judge, steering: SteeringC
         "reads": asdict(scorer.extractor.reads),
         "margins_on_test": {name: asdict(e) for name, e in test.margins.items()} if test else {},
         "random_directions": {
-            split: dict(zip(("p5", "p50", "p95"), np.nanpercentile(j.band, [5, 50, 95]).tolist(), strict=True))
+            split: dict(zip(("p5", "p50", "p95"), band_percentiles(j.band).tolist(), strict=True))
             for split, j in judgements.items()
         },
         "people": asdict(test.people) if test and test.people else None,

@@ -12,6 +12,7 @@ from rich.text import Text
 from probe.data.concept import less, side
 from probe.files import write_csv, write_json, write_json_lines
 from probe.lm.spec import UNITS, Budget
+from probe.metrics.bootstrap import band_percentiles
 from probe.show import DIGITS, cell, draw, figures_table, line
 from probe.shown.terminal import Terminal
 from probe.steering.effects import not_apart, summary
@@ -139,7 +140,7 @@ class SweepReport:
                 f"({share.n_groups} groups)."
             )
         if np.isfinite(reached).any():
-            low, high = np.nanpercentile(reached, [5, 95])
+            low, _, high = band_percentiles(np.array(reached))
             furthest = int(np.argmax(np.nan_to_num(reached, nan=-np.inf)))
             lines.append(
                 f"{len(reached)} random directions of equal norm, each with its own search: {low:.{digits}f} to "
