@@ -53,6 +53,9 @@ class Contestant:
         reading: Where it reads and how, where not as the others.
         contrast: What it learns from alone: `pairs`, or the name of a transfer set; by default from the pairs, and for the
             table of transfer from each of the other sets.
+        examples: So many pairs or rated texts of each training fold to learn from, and a quarter as many to choose on, drawn
+            at random; by default all of them. Fewer are among more, so that several contestants make a learning curve;
+            these stand in no table of transfer.
         grid: Argument -> values to try; the best by Spearman on validation, inside the training groups, is taken.
         epochs: Training epochs.
         batch_size: Rows per batch; 0 is one batch of all.
@@ -62,6 +65,7 @@ class Contestant:
     args: dict[str, Any] = field(default_factory=dict)
     reading: Reading | None = None
     contrast: str | None = None
+    examples: PositiveInt | None = None
     grid: dict[str, list[Any]] = field(default_factory=dict)
     epochs: PositiveInt = 1
     batch_size: NonNegativeInt = 0

@@ -139,3 +139,17 @@ def test_ratings_are_learned_from_whole_and_choose_the_layer_on_groups_of_their_
         carried = crossfit.training("instructions", part, 0)
         assert all(row.side for row in carried.rows["train"]) and carried.examples_are == "pairs"
         assert {row.group for row in carried.rows["validation"]} == learned | chosen
+
+
+def test_fewer_examples_are_among_more_and_more_than_there_are_is_refused() -> None:
+    crossfit = CrossFit({"people": ContrastSet(rated(range(20)), "response")}, {}, {}, choose_on="people")
+    part = crossfit.folds[0]
+    whole, ten, twenty = (crossfit.training("people", part, 0, n) for n in (None, 10, 20))
+    for split, sizes in {"train": (10, 20), "validation": (2, 5)}.items():
+        few, more, every = (set(data.rows[split]) for data in (ten, twenty, whole))
+        assert (len(few), len(more)) == sizes
+        assert few < more < every
+    assert [row for row in whole.rows["train"] if row in set(twenty.rows["train"])] == twenty.rows["train"]
+    assert crossfit.training("people", part, 0, 10).rows == ten.rows
+    with pytest.raises(ProbeError, match=rf"at most {len(whole.examples)}, .* found 1000"):
+        crossfit.training("people", part, 0, 1000)

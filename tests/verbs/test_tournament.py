@@ -62,6 +62,15 @@ def test_a_fit_is_lightnings_on_the_training_groups_alone(tournament: Tournament
     assert tournament.fit(MEAN, "pairs", crossfit.folds[0]).facts["texts_per_second"] > 0
 
 
+def test_a_contestant_with_examples_learns_from_so_many_alone(tournament: Tournament, crossfit: CrossFit) -> None:
+    fit = tournament.fit(replace(MEAN, examples=6), "pairs", crossfit.folds[1])
+    learned = crossfit.training("pairs", crossfit.folds[1], 0, 6).rows["train"]
+    assert len(learned) == 2 * 6
+    h = tournament.extractor([row.passage("response") for row in learned]).pooled("mean").double()
+    expected = mean_difference(torch.stack([h[1::2].mean(0), h[::2].mean(0)]))[0]
+    torch.testing.assert_close(fit.tensors["vectors"], expected, atol=1e-5, rtol=0)
+
+
 def test_a_finished_fit_is_taken_from_the_folder_and_equals_the_first(
     tournament: Tournament, crossfit: CrossFit
 ) -> None:
@@ -433,3 +442,19 @@ def test_the_kept_facts_are_plain_json(tmp_path: Path) -> None:
     assert found is not None
     assert found.facts == {"a": [1, None], "b": "c"}
     assert store.load("other") is None
+
+
+def test_a_learning_curve_stands_in_the_table_and_more_examples_than_there_are_stop_it_beforehand(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = here / "compare.yaml"
+    few = "  mean difference, 4 pairs: {scorer: MeanDifference, examples: %d}\n"
+    settings = config.read_text()
+    config.write_text(settings + few % 9999)
+    assert main(COMPARE) == 2
+    assert "examples: expected at most" in " ".join(capsys.readouterr().err.split())
+    assert not (here / "lightning_logs").exists() or not list((here / "lightning_logs").rglob("compare.json"))
+    config.write_text(settings + few % 4)
+    assert main(COMPARE) == 0
+    (folder,) = (here / "lightning_logs/compare").iterdir()
+    assert "mean difference, 4 pairs" in (folder / "compare.md").read_text()

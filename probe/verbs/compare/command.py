@@ -87,6 +87,8 @@ def run(
                 f"scorers.{name}.contrast: expected one of {', '.join(sets)}, found {contestant.contrast!r}; name one of these."
             )
         _check(name, contestant, specs[0], span)
+        for part in crossfit.folds if contestant.examples else ():
+            crossfit.training(crossfit.contrast_of(contestant.contrast), part, 0, contestant.examples)
     if build(scorers[reference], specs[0], span, {}, reference).kind == "band":
         raise ProbeError(f"--reference {reference}: expected a single scorer, found a band; name another.")
     try_folder(output, "--output")

@@ -79,16 +79,12 @@ def compare_with(name: str, spec: LMSpec, all_of_it: Comparison, console: Termin
     lengths = {test: to_numpy(extractor(crossfit.passages(test, crossfit.span)).n_tokens) for test in crossfit.tests}
 
     layered = [n for n, scorer in built.items() if scorer.kind == "layers"]
-    own = {n: c.contrast if c.contrast in crossfit.contrasts else crossfit.main for n, c in contestants.items()}
+    whole = [n for n in layered if contestants[n].examples is None]
+    carried = [n for n in whole if contestants[n].contrast is None]
+    own = {n: crossfit.contrast_of(c.contrast) for n, c in contestants.items()}
     plan = [(own[n], n, part) for n in contestants for part in crossfit.folds]
-    plan += [(own[n], n, part) for n in layered if isinstance(built[n], HasDirection) for part in crossfit.halves]
-    plan += [
-        (other, n, part)
-        for other in list(crossfit.contrasts)[1:]
-        for n in layered
-        if contestants[n].contrast is None
-        for part in crossfit.folds
-    ]
+    plan += [(own[n], n, part) for n in whole if isinstance(built[n], HasDirection) for part in crossfit.halves]
+    plan += [(other, n, part) for other in list(crossfit.contrasts)[1:] for n in carried for part in crossfit.folds]
     done: dict[tuple[str, str], dict[str, list[Fit]]] = {}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is not applicable.*")  # the report says so
@@ -102,7 +98,7 @@ def compare_with(name: str, spec: LMSpec, all_of_it: Comparison, console: Termin
     judged = {n: f for n, f in fits.items() if f[0].facts["kind"] != "band"}
     sheet = Sheet(crossfit, crossfit.judged_on, judged, lengths[crossfit.judged_on])
     by_contrast = {
-        contrast: {n: f for n, f in done.get((contrast, "fold"), {}).items() if contestants[n].contrast is None}
+        contrast: {n: f for n, f in done.get((contrast, "fold"), {}).items() if n in carried}
         for contrast in crossfit.contrasts
     }
     return LMResult(

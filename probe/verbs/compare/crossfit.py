@@ -50,6 +50,19 @@ class ContrastSet:
         kept = [example for example in self.examples if example.group in groups]
         return ContrastSet(kept, self.span)  # type: ignore[arg-type]  # of one kind, as before
 
+    def drawn(self, n: int, seed: int) -> "ContrastSet":
+        """N of the examples at random, in their order; fewer are among more.
+
+        Raises:
+            ProbeError: where there are fewer.
+        """
+        if n > len(self.examples):
+            raise ProbeError(
+                f"examples: expected at most {len(self.examples)}, as many as there are to learn from, found {n}; lower it."
+            )
+        order = random.Random(seed).sample(range(len(self.examples)), len(self.examples))
+        return ContrastSet([self.examples[i] for i in sorted(order[:n])], self.span)  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True)
 class TestSet:
@@ -161,6 +174,10 @@ class CrossFit:
         """Where pairs are read, unless a contestant or a further set has a span of its own."""
         return self.contrasts[self.main].span
 
+    def contrast_of(self, name: str | None) -> str:
+        """The set that a contestant learns from: the one that it names, else the main one."""
+        return name if name in self.contrasts else self.main
+
     def passages(self, test: str, span: Span) -> list[Passage]:
         """What a contestant with this span reads of each row of a test set; a set with a span of its own keeps it."""
         own = self.tests[test].span
@@ -170,8 +187,8 @@ class CrossFit:
         """Fold `[N]` in which each row of a test set is judged."""
         return np.array([self.fold_of[row.group] for row in self.tests[test].rows], dtype=np.intp)
 
-    def training(self, contrast: str, part: Part, batch_size: int) -> SplitRows:
-        """What one fit sees: examples of the part's groups to learn from, others of its groups to choose on."""
+    def training(self, contrast: str, part: Part, batch_size: int, n_examples: int | None = None) -> SplitRows:
+        """What one fit sees: examples of the part's groups to learn from, others of its groups to choose on; all, or so many."""
         examples = self.contrasts[contrast]
         own = self.choose_on == contrast
         chosen_on = self.tests[self.choose_on].rows if self.choose_on else []
@@ -182,10 +199,13 @@ class CrossFit:
             candidates = sorted(held & with_examples) if len(held & with_examples) >= 4 else sorted(with_examples)
             random.Random(self.seed).shuffle(candidates)
             held = set(candidates[: max(2, round(VALIDATION_SHARE * len(candidates)))])
-        learned = examples.of(with_examples - held)
+        learned, choosing = examples.of(with_examples - held), examples.of(held)
+        if n_examples is not None:
+            learned = learned.drawn(n_examples, self.seed)
+            choosing = choosing.drawn(min(max(n_examples // 4, 2), len(choosing.examples)), self.seed)
         rows: dict[Split, list[Row]] = {
             "train": learned.rows,
-            "validation": examples.of(held).rows + [row for row in chosen_on if row.group in held and not own],
+            "validation": choosing.rows + [row for row in chosen_on if row.group in held and not own],
         }
         data = SplitRows(rows, learned.examples, batch_size, self.seed)
         data.concept, data.examples_are = self.concept, "texts" if learned.rated else "pairs"

@@ -111,7 +111,7 @@ class Tournament:
     def fit(self, contestant: Contestant, contrast: str, part: Part) -> Fit:
         """Fits a contestant on a part, or takes the fit that was finished before."""
         span = self.crossfit.contrasts[contrast].span
-        data = self.crossfit.training(contrast, part, contestant.batch_size)
+        data = self.crossfit.training(contrast, part, contestant.batch_size, contestant.examples)
         key = self._key(contestant, data, span, part)
         fitted = self.store.load(key)
         if fitted is None:
