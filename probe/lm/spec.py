@@ -54,8 +54,8 @@ class Contestant:
         contrast: What it learns from alone: `pairs`, or the name of a transfer set; by default from the pairs, and for the
             table of transfer from each of the other sets.
         examples: So many pairs or rated texts of each training fold to learn from, and a quarter as many to choose on, drawn
-            at random; by default all of them. Fewer are among more, so that several contestants make a learning curve;
-            these stand in no table of transfer.
+            at random; by default all of them (rated stories that choose stay whole). Fewer are among more, so that several
+            contestants make a learning curve; these stand in no table of transfer.
         grid: Argument -> values to try; the best by Spearman on validation, inside the training groups, is taken.
         epochs: Training epochs.
         batch_size: Rows per batch; 0 is one batch of all.

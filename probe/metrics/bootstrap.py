@@ -46,12 +46,6 @@ class Estimate:
         return f"{self.value:.2f}{interval}" + (" too few groups" if self.too_few_groups else "")
 
 
-def band_percentiles(values: Floats) -> Floats:
-    """The 5th, 50th and 95th percentile `[3]` of what random directions reached `[...]`; nan where none has a number."""
-    reached = values[np.isfinite(values)]
-    return np.asarray(np.percentile(reached, [5, 50, 95])) if len(reached) else np.full(3, np.nan)
-
-
 def within_folds(
     statistic: Callable[[NDArray[np.intp], Floats], Floats], fold: NDArray[np.intp]
 ) -> Callable[[Floats], Floats]:
@@ -143,9 +137,8 @@ def _bias_and_acceleration(value: Floats, draws: Floats, left_out: Floats) -> tu
     too high there. Source: Efron 1987, "Better Bootstrap Confidence Intervals"; draws that equal the value count half.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        ties = np.isclose(
-            draws, value, rtol=TIE, atol=TIE
-        )  # in another order, sums of the same rows differ in their last digits
+        # Summed in another order, the same rows differ in their last digits.
+        ties = np.isclose(draws, value, rtol=TIE, atol=TIE)
         side = np.nansum(np.where(ties, 0, np.sign(value - draws)), axis=0) / np.isfinite(draws).sum(0)
         bias = stats.norm.ppf((side + 1) / 2)
         influence = left_out.mean(0) - left_out

@@ -6,8 +6,8 @@ from typing import Literal
 
 from probe.data.splits import Split
 from probe.directions.direction import random_directions
-from probe.metrics.bootstrap import Estimate, band_percentiles
-from probe.metrics.evaluation import Evaluation, EvaluationSet, random_band
+from probe.metrics.bootstrap import Estimate
+from probe.metrics.evaluation import Evaluation, EvaluationSet, band_percentiles, random_band
 from probe.metrics.people import People
 from probe.metrics.ranks import Floats, to_numpy
 from probe.scorers.bag_of_words import fit_bag_of_words, words_score

@@ -37,9 +37,7 @@ def test_the_config_runs(
     if "\nscorers:" in config.read_text():
         small = [f"--data.{name}={path}" for name, path in small_sets.items() if f"{name}:" in config.read_text()]
         few = tmp_path / "few.yaml"
-        few.write_text(
-            re.sub(r"examples: \d+", "examples: 6", config.read_text())
-        )  # of which there are not so many here
+        few.write_text(re.sub(r"examples: \d+", "examples: 6", config.read_text()))  # there are no hundreds here
         lms = ["--lms", f"[{{model: {tiny_lm_folder}, device: cpu}}]"]
         assert main(["compare", "--config", str(few), *lms, *small, "--folds=2", "--resamples=20"]) == 0
         assert list(tmp_path.glob("lightning_logs/compare/version_0/compare.json"))

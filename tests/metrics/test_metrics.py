@@ -14,7 +14,6 @@ from sklearn.metrics import roc_auc_score
 
 from probe.metrics.bootstrap import (
     Estimate,
-    band_percentiles,
     expanded_percentiles,
     group_bootstrap,
     holm,
@@ -23,6 +22,7 @@ from probe.metrics.bootstrap import (
     paired_differences,
     within_folds,
 )
+from probe.metrics.evaluation import band_percentiles
 from probe.metrics.ranks import (
     Floats,
     RowScores,

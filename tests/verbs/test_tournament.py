@@ -452,7 +452,7 @@ def test_a_learning_curve_stands_in_the_table_and_more_examples_than_there_are_s
     settings = config.read_text()
     config.write_text(settings + few % 9999)
     assert main(COMPARE) == 2
-    assert "examples: expected at most" in " ".join(capsys.readouterr().err.split())
+    assert "scorers.mean difference, 4 pairs.examples: expected at most" in " ".join(capsys.readouterr().err.split())
     assert not (here / "lightning_logs").exists() or not list((here / "lightning_logs").rglob("compare.json"))
     config.write_text(settings + few % 4)
     assert main(COMPARE) == 0

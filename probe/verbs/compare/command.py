@@ -88,7 +88,10 @@ def run(
             )
         _check(name, contestant, specs[0], span)
         for part in crossfit.folds if contestant.examples else ():
-            crossfit.training(crossfit.contrast_of(contestant.contrast), part, 0, contestant.examples)
+            try:
+                crossfit.training(crossfit.contrast_of(contestant.contrast), part, 0, contestant.examples)
+            except ProbeError as error:
+                raise ProbeError(f"scorers.{name}.{error}") from error
     if build(scorers[reference], specs[0], span, {}, reference).kind == "band":
         raise ProbeError(f"--reference {reference}: expected a single scorer, found a band; name another.")
     try_folder(output, "--output")

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.data.reading import pairs
-from probe.metrics.bootstrap import Estimate, band_percentiles, group_bootstrap, paired_differences, within_folds
+from probe.metrics.bootstrap import Estimate, group_bootstrap, paired_differences, within_folds
+from probe.metrics.evaluation import band_percentiles
 from probe.metrics.metric import METRICS, Metric, Scored, metric_named, scored_over
 from probe.metrics.ranks import Floats, to_numpy
 from probe.metrics.strata import strata

@@ -170,7 +170,7 @@ def layer_curves(
 ) -> dict[str, dict[int, Estimate]]:
     """Contestant with layers -> layer -> the compared metric on the set that is compared on."""
     of_scorer, test = {}, crossfit.judged_on
-    for name, of_name in track(fits.items(), "curves over layers of", len(fits), "contestants"):
+    for name, of_name in track(fits.items(), "judging the layers of", len(fits), "contestants"):
         if of_name[0].facts["kind"] == "layers":
             layers = of_name[0].facts["layers"]
             by_layer = {str(k): [only(fit, i) for fit in of_name] for i, k in enumerate(layers)}

@@ -13,8 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from probe.data.concept import less
 from probe.files import write_csv, write_json, write_json_lines
 from probe.logs import discard_if_empty
-from probe.metrics.bootstrap import band_percentiles
-from probe.metrics.evaluation import EvaluationSet
+from probe.metrics.evaluation import EvaluationSet, band_percentiles
 from probe.runs.calibration import Calibration
 from probe.scorers.abilities import HasDirection, HasShift
 from probe.scorers.base import Scorer

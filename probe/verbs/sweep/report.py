@@ -12,7 +12,7 @@ from rich.text import Text
 from probe.data.concept import less, side
 from probe.files import write_csv, write_json, write_json_lines
 from probe.lm.spec import UNITS, Budget
-from probe.metrics.bootstrap import band_percentiles
+from probe.metrics.evaluation import band_percentiles
 from probe.show import DIGITS, cell, draw, figures_table, line
 from probe.shown.terminal import Terminal
 from probe.steering.effects import not_apart, summary
